@@ -43,6 +43,7 @@ class MemoryRecordStore : public RecordStore {
   // The n-th append, read or sync from now on fails (1: the next one); 0: none.
   void fail_call(uint64_t n) { calls_until_failure_ = n; }
   bool has_failed() const { return has_failed_; }
+  void clear_failure() { has_failed_ = false; }
   // Replaces a stored payload, as a fault that a checksum does not show would.
   void overwrite(Address address, ConstBytes payload);
   ConstBytes payload(Address address) const;
