@@ -175,10 +175,24 @@ Result<Address> PageView::child(unsigned slot) const {
   auto rank = static_cast<unsigned>(std::popcount(own_word & (bit - 1)));
   for (unsigned word = 0; word < slot / 64; ++word)
     rank += static_cast<unsigned>(std::popcount(bitmap_word(word)));
+  return child_at(slot, rank);
+}
+
+Result<Address> PageView::child_at(unsigned slot, unsigned rank) const {
   const auto address =
       Address::from_raw(load_le<uint64_t>(entries_ + kBitmapBytes + size_t{rank} * kChildBytes));
   if (!is_record(address)) return corrupt("child", slot);
   return address;
+}
+
+Result<void> PageView::read_children(std::array<Address, kPageFanout>& children) const {
+  children.fill(Address());
+  unsigned rank = 0;
+  for (unsigned slot = next_child(0); slot < kPageFanout; slot = next_child(slot + 1)) {
+    TRY_ASSIGN(children[slot], child_at(slot, rank));
+    ++rank;
+  }
+  return {};
 }
 
 unsigned PageView::next_child(unsigned slot) const {
@@ -218,9 +232,8 @@ unsigned PageView::find_extent(unsigned block) const {
 
 Result<void> PageView::validate() const {
   if (!is_leaf()) {
-    for (unsigned slot = next_child(0); slot < kPageFanout; slot = next_child(slot + 1))
-      TRY(child(slot));
-    return {};
+    std::array<Address, kPageFanout> children;
+    return read_children(children);
   }
   unsigned end = 0;
   for (unsigned i = 0; i < count_; ++i) {
@@ -250,9 +263,7 @@ Result<InnerPage> decode_inner_page(ConstBytes bytes) {
   InnerPage page;
   page.level = static_cast<uint8_t>(view.level());
   page.first_block = view.first_block();
-  for (unsigned slot = view.next_child(0); slot < kPageFanout; slot = view.next_child(slot + 1)) {
-    TRY_ASSIGN(page.children[slot], view.child(slot));
-  }
+  TRY(view.read_children(page.children));
   return page;
 }
 

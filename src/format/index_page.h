@@ -81,11 +81,14 @@ class PageView {
   // Leaves: the first extent that ends beyond `block` of the leaf, or count().
   unsigned find_extent(unsigned block) const;
 
+  // Inner pages: all of them, holes included; kCorrupt.
+  Result<void> read_children(std::array<Address, kPageFanout>& children) const;
   // Everything that open() and single accesses leave unchecked: order, overlap, every entry.
   Result<void> validate() const;
 
  private:
   uint64_t bitmap_word(unsigned word) const;
+  Result<Address> child_at(unsigned slot, unsigned rank) const;  // `rank`: children before it
   bool is_leaf() const { return level_ == 0; }
   std::unexpected<Error> corrupt(const char* what, unsigned index) const;
 
