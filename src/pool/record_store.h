@@ -3,30 +3,17 @@
 // One reactor's thread.
 #pragma once
 
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/task.h"
+#include "cache/payload.h"
 #include "format/address.h"
 
 namespace squall {
 
 enum class RecordKind : uint8_t { kChunk = 1, kPage = 2 };
-
-// A record's decompressed payload, immutable and shared by all who read it.
-class Payload {
- public:
-  virtual ~Payload() = default;
-  ConstBytes bytes() const { return bytes_; }
-
- protected:
-  explicit Payload(ConstBytes bytes) : bytes_(bytes) {}
-  ConstBytes bytes_;
-};
-using PayloadRef = std::shared_ptr<const Payload>;
 
 // Where a writer wants its records: an open append stream of the pool. Records appended through one
 // hint lie near each other.
