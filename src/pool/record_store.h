@@ -11,10 +11,9 @@
 #include "base/error.h"
 #include "base/task.h"
 #include "format/address.h"
+#include "format/segment.h"
 
 namespace squall {
-
-enum class RecordKind : uint8_t { kChunk = 1, kPage = 2 };
 
 // A record's decompressed payload, immutable and shared by all who read it.
 class Payload {
