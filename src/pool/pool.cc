@@ -45,6 +45,12 @@ Result<PayloadRef> expect_kind(RecordKind kind, Address address, PayloadRef payl
   return payload;
 }
 
+Result<void> expect_store(const std::vector<StoreInfo>& stores, const std::string& name) {
+  if (std::ranges::find(stores, name, &StoreInfo::name) == stores.end())
+    return fail(ErrorKind::kNotFound, "pool: there is no store '{}'", name);
+  return {};
+}
+
 SegmentId first_free_number(const std::vector<SegmentInfo>& found) {
   SegmentId highest = 0;
   for (const SegmentInfo& segment : found) highest = std::max(highest, segment.id);
@@ -92,9 +98,9 @@ Task<Result<std::unique_ptr<Pool>>> Pool::open(Reactor& reactor, SegmentStore& s
   CO_TRY_ASSIGN(const std::vector<StoreInfo> stores, segments.stores());
   if (stores.empty()) co_return fail(ErrorKind::kInvalid, "pool: it has no store");
   if (config.default_store.empty()) config.default_store = stores.front().name;
+  CO_TRY(expect_store(stores, config.default_store));
   CO_TRY_ASSIGN(std::vector<SegmentInfo> found, co_await segments.list());
   std::unique_ptr<Pool> pool(new Pool(reactor, segments, catalog, std::move(config), found));
-  CO_TRY(pool->stream_for(""));
   spawn(pool->recover(std::move(found)));
   co_return pool;
 }
@@ -108,8 +114,7 @@ Result<AppendStream*> Pool::stream_for(const std::string& name) {
   const std::string& store = name.empty() ? config_.default_store : name;
   if (const auto stream = streams_.find(store); stream != streams_.end()) return &stream->second;
   TRY_ASSIGN(const std::vector<StoreInfo> stores, segments_.stores());
-  if (std::ranges::find(stores, store, &StoreInfo::name) == stores.end())
-    return fail(ErrorKind::kNotFound, "pool: there is no store '{}'", store);
+  TRY(expect_store(stores, store));
   AppendStream::Options options{
       .pool = config_.id,
       .store = store,
