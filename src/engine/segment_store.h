@@ -5,6 +5,8 @@
 // Nothing is durable before sync. Errors name segment, offset and store.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
