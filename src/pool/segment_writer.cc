@@ -178,9 +178,9 @@ Task<Result<void>> SegmentWriter::wait_write() {
   const uint64_t no_space_before = no_space_count_;
   while (unwritten_bytes() > 0 && written_end_ == written_before) {
     if (no_space_count_ != no_space_before) co_return std::unexpected(*no_space_);
+    CHECK(writing_ || is_write_due());
     start_writing();
-    if (!writing_) continue;  // it has ended already
-    co_await changed_.wait();
+    if (writing_) co_await changed_.wait();
   }
   co_return Result<void>();
 }
