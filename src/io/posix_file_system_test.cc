@@ -9,20 +9,17 @@
 #include <thread>
 
 #include "io/file_system_contract.h"
-#include "io/uring_reactor.h"
+#include "io/test_reactor.h"
 
 namespace squall {
 namespace {
 
 class PosixEnvironment {
  public:
-  PosixEnvironment() {
+  PosixEnvironment() : reactor_(make_test_reactor()) {
     std::string name = testing::TempDir() + "squall_io_XXXXXX";
     CHECK(::mkdtemp(name.data()) != nullptr);
     directory_ = name;
-    auto reactor = UringReactor::create();
-    CHECK(reactor);
-    reactor_ = std::move(*reactor);
   }
   ~PosixEnvironment() { std::filesystem::remove_all(directory_); }
   FileSystem& file_system() { return file_system_; }

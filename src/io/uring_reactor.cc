@@ -93,8 +93,8 @@ int set_up_ring(io_uring* ring) {
 
 // liburing 2.3 declares io_uring_enable_rings() but its shared library does not export it.
 int enable_ring(const io_uring& ring) {
-  return static_cast<int>(::syscall(__NR_io_uring_register, ring.ring_fd,
-                                    IORING_REGISTER_ENABLE_RINGS, nullptr, 0));
+  return static_cast<int>(
+      ::syscall(__NR_io_uring_register, ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0));
 }
 
 uint64_t total_bytes(const Operation& op) {
