@@ -143,6 +143,8 @@ void describe(auto& v, ErrorBody& x) {
 
 template <class T>
 json::value to_json(const T& value);
+template <class T>
+json::value to_json(const std::vector<T>& values);
 
 struct Encoder {
   json::object object;
