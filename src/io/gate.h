@@ -54,7 +54,10 @@ class Gate {
     struct Awaiter {
       Gate& gate;
       bool await_ready() const noexcept { return gate.inside_ == 0; }
-      void await_suspend(std::coroutine_handle<> h) noexcept { gate.waiter_ = h; }
+      void await_suspend(std::coroutine_handle<> h) noexcept {
+        CHECK(!gate.waiter_);
+        gate.waiter_ = h;
+      }
       void await_resume() const noexcept {}
     };
     return Awaiter{*this};

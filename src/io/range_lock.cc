@@ -1,5 +1,9 @@
 #include "io/range_lock.h"
 
+#include <algorithm>
+#include <iterator>
+#include <limits>
+
 #include "base/check.h"
 
 namespace squall {
@@ -9,7 +13,9 @@ RangeLock::~RangeLock() {
 }
 
 RangeLock::Awaiter RangeLock::lock(uint64_t offset, uint64_t length, bool exclusive) {
-  entries_.push_back({offset, offset + length, exclusive, false, {}});
+  // "To the end" may be asked for with any large length.
+  const uint64_t end = offset + std::min(length, std::numeric_limits<uint64_t>::max() - offset);
+  entries_.push_back({offset, end, exclusive, false, {}});
   auto entry = std::prev(entries_.end());
   entry->granted = !blocked(entry);
   return {*this, entry};

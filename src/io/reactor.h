@@ -14,6 +14,7 @@
 #include <coroutine>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "base/bytes.h"
 
@@ -105,6 +106,12 @@ class OperationAwaiter {
       : OperationAwaiter(reactor, code, handle, nullptr, 1, offset) {
     single_ = {const_cast<std::byte*>(buffer.data()), buffer.size()};
   }
+  // A connect.
+  OperationAwaiter(Reactor& reactor, int handle, const sockaddr* address, socklen_t address_length)
+      : OperationAwaiter(reactor, Operation::Code::kConnect, handle, nullptr, 0, 0) {
+    op_.address = address;
+    op_.address_length = address_length;
+  }
   bool await_ready() noexcept { return false; }
   void await_suspend(std::coroutine_handle<> awaiter) {
     if (op_.iov == nullptr) op_.iov = &single_;
@@ -127,6 +134,10 @@ class OperationAwaiter {
 inline auto io_read(Reactor& r, int handle, Bytes to, uint64_t offset) {
   return internal::OperationAwaiter(r, Operation::Code::kRead, handle, to, offset);
 }
+inline auto io_readv(Reactor& r, int handle, std::span<const iovec> iov, uint64_t offset) {
+  return internal::OperationAwaiter(r, Operation::Code::kRead, handle, iov.data(),
+                                    static_cast<uint32_t>(iov.size()), offset);
+}
 inline auto io_write(Reactor& r, int handle, ConstBytes from, uint64_t offset) {
   return internal::OperationAwaiter(r, Operation::Code::kWrite, handle, from, offset);
 }
@@ -143,8 +154,16 @@ inline auto io_punch(Reactor& r, int handle, uint64_t offset, uint64_t length) {
 inline auto io_accept(Reactor& r, int handle) {
   return internal::OperationAwaiter(r, Operation::Code::kAccept, handle, nullptr, 0, 0);
 }
+// The address must stay until then, too.
+inline auto io_connect(Reactor& r, int handle, const sockaddr* address, socklen_t address_length) {
+  return internal::OperationAwaiter(r, handle, address, address_length);
+}
 inline auto io_recv(Reactor& r, int handle, Bytes to) {
   return internal::OperationAwaiter(r, Operation::Code::kRecv, handle, to, 0);
+}
+inline auto io_recvv(Reactor& r, int handle, std::span<const iovec> iov) {
+  return internal::OperationAwaiter(r, Operation::Code::kRecv, handle, iov.data(),
+                                    static_cast<uint32_t>(iov.size()), 0);
 }
 inline auto io_send(Reactor& r, int handle, std::span<const iovec> iov) {
   return internal::OperationAwaiter(r, Operation::Code::kSend, handle, iov.data(),
