@@ -5,8 +5,6 @@
 namespace squall {
 namespace {
 
-constexpr uint64_t kRecordHeaderBytes = 64;
-
 class MemoryPayload : public Payload {
  public:
   explicit MemoryPayload(ConstBytes bytes) : Payload({}), storage_(bytes.begin(), bytes.end()) {
@@ -53,7 +51,7 @@ Task<Result<Address>> MemoryRecordStore::append(RecordKind kind, ConstBytes payl
   co_return address;
 }
 
-Task<Result<void>> MemoryRecordStore::sync() {
+Task<Result<void>> MemoryRecordStore::sync(AppendMark) {
   ++counts_.syncs;
   const bool fails = must_fail();
   if (random_.chance(options_.suspend_chance)) co_await yield_to(reactor_);

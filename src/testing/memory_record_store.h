@@ -34,7 +34,8 @@ class MemoryRecordStore : public RecordStore {
 
   Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
                                const Placement& placement) override;
-  Task<Result<void>> sync() override;
+  AppendMark mark() const override { return {}; }
+  Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override;
 
