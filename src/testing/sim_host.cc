@@ -12,7 +12,7 @@ Result<std::unique_ptr<SimHost>> SimHost::start(uint64_t seed, sim::SimDisk& dis
 Result<void> SimHost::open(const SimHostOptions& options) {
   FileSystem& files = reactor_.files();
   if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
-    TRY_ASSIGN(const auto identity, init_file_pool(files, "/pool", {}));
+    TRY(init_file_pool(files, "/pool", {}));
   FileEngineOptions engine_options;
   engine_options.make_executor = [](Reactor& reactor, const char*) {
     return std::make_unique<InlineExecutor>(reactor);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iostream>
 #include <map>
 
 #include "base/random.h"
@@ -163,7 +164,13 @@ class Campaign {
     const bool fua = random_.chance(0.1);
     auto done = host_->run(disk_of(name).write(offset, change.data, fua));
     ASSERT_TRUE(done) << done.error().message();
-    model.apply(std::move(change));
+    // A long write is several records of the log; a power cut may fall between them.
+    const uint64_t record = options_.journal.file_bytes / 4;
+    for (uint64_t at = 0; at < length; at += record) {
+      const uint64_t size = std::min(record, length - at);
+      const auto from = change.data.begin() + static_cast<ptrdiff_t>(at);
+      model.apply({offset + at, size, Content(from, from + static_cast<ptrdiff_t>(size))});
+    }
     if (fua && !model.promises_nothing) model.settle();
   }
 
@@ -301,11 +308,31 @@ class Campaign {
         Model::apply_to(expected, model.since[i]);
         found = got == expected;
       }
+      if (!found) explain(name, model, got);
       ASSERT_TRUE(found) << "seed " << seed_ << ": volume " << name
                          << " is no prefix of its acknowledged writes after a power cut";
       model.reset(got);
     }
     verify_all();
+  }
+
+  // Says which part of the content belongs to which moment, to make a failing seed readable.
+  void explain(const std::string& name, const Model& model, const Content& got) {
+    auto info = host_->run(host_->volumes().show_volume(name));
+    std::cerr << name << ": cache " << to_string(info->cache) << ", durability "
+              << to_string(info->durability) << ", " << model.since.size() << " changes since\n";
+    Content expected = model.durable;
+    for (size_t i = 0; i <= model.since.size(); ++i) {
+      const auto at = std::ranges::mismatch(got, expected).in1 - got.begin();
+      std::cerr << "  after " << i << " changes: differs at " << at;
+      if (i < model.since.size()) {
+        const auto& change = model.since[i];
+        std::cerr << "; next: " << (change.data.empty() ? "zero " : "write ") << change.offset
+                  << " +" << change.length;
+        Model::apply_to(expected, change);
+      }
+      std::cerr << "\n";
+    }
   }
 
   Content content_of(const std::string& name, const Model& model) {
