@@ -5,6 +5,8 @@
 // Nothing is durable before sync. Errors name segment, offset and store.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <span>
 #include <string>
@@ -30,6 +32,7 @@ struct StoreInfo {
   uint64_t total_bytes = 0;
   uint64_t available_bytes = 0;
   bool available = true;  // false: its disk is away; its segments cannot be read
+  std::string problem;    // why it is not available, and what to do
 };
 
 class SegmentStore {

@@ -4,17 +4,16 @@
 // leaf. A tree of height 1 is one leaf; each level more multiplies the reach by 512. A hole costs
 // nothing: an absent extent, or a hole address in an inner page. Snapshots and clones share roots,
 // hence pages. Pure but for the RecordStore; holds no state of its own; one reactor's thread.
+//
+// Errors are the store's, or kCorrupt when a page is not what its place in the tree says.
 #pragma once
 
 #include <vector>
 
+#include "format/index_page.h"
 #include "pool/record_store.h"
 
 namespace squall {
-
-constexpr uint64_t kLeafBlocks = 512;
-constexpr uint64_t kLeafBytes = kLeafBlocks * kBlockBytes;
-constexpr uint64_t kChunkBlocksMax = 16;  // 64 KiB
 
 // The address of a tree's top page and its height. Height 0 with a hole address: all holes.
 struct IndexRoot {
@@ -34,20 +33,24 @@ struct BlockRun {
 };
 
 // Appends to `runs` the mapping of [block, block + count), in order, without gaps: holes are runs
-// too (merged when adjacent). Blocks beyond the tree's reach are holes.
+// too (merged when adjacent). Blocks beyond the tree's reach are holes. Suspends only for pages
+// that are not in memory. After an error `runs` may hold a part of the answer.
 Task<Result<void>> index_lookup(RecordStore& store, IndexRoot root, uint64_t block, uint64_t count,
                                 std::vector<BlockRun>& runs);
 
 // The tree with `updates` applied: sorted by block, not overlapping, none crossing a leaf unless a
-// hole. Rewrites each touched page once; appends pages bottom-up through `store`; frees nothing.
-// Pages that become all holes disappear; the height shrinks and grows with `size_blocks`, beyond
-// which everything is cut off. Not durable until store.sync().
+// hole. Reads and rewrites each touched page once; appends pages bottom-up through `store`; frees
+// nothing. What a hole covers whole is dropped without being read; a page that comes out as it was
+// keeps its address. Pages that become all holes disappear; the height shrinks and grows with
+// `size_blocks`, beyond which everything is cut off. Not durable until store.sync(). After an error
+// the old tree is as good as before.
 Task<Result<IndexRoot>> index_update(RecordStore& store, IndexRoot root, uint64_t size_blocks,
                                      const std::vector<BlockRun>& updates,
                                      const Placement& placement);
 
 // Visits every page and every distinct run's chunk address reachable from `root` (for mark, check
-// and statistics). `page` returns false to skip a subtree already seen.
+// and statistics), in the order of blocks, a page before what lies below it; every page is
+// validated whole. `page` returns false to skip a subtree already seen.
 struct IndexVisitor {
   virtual ~IndexVisitor() = default;
   virtual bool page(Address address, unsigned level, uint64_t first_block) = 0;

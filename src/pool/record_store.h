@@ -10,23 +10,11 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/task.h"
+#include "cache/payload.h"
 #include "format/address.h"
+#include "format/segment.h"
 
 namespace squall {
-
-enum class RecordKind : uint8_t { kChunk = 1, kPage = 2 };
-
-// A record's decompressed payload, immutable and shared by all who read it.
-class Payload {
- public:
-  virtual ~Payload() = default;
-  ConstBytes bytes() const { return bytes_; }
-
- protected:
-  explicit Payload(ConstBytes bytes) : bytes_(bytes) {}
-  ConstBytes bytes_;
-};
-using PayloadRef = std::shared_ptr<const Payload>;
 
 // Where a writer wants its records: an open append stream of the pool. Records appended through one
 // hint lie near each other.
@@ -34,16 +22,28 @@ struct Placement {
   std::string store;  // empty: the pool's default
 };
 
+// A moment in the life of a store, taken by a writer before its first append and handed to sync().
+// A write or sync that fails loses every record that was not durable yet, whoever appended it, and
+// several writers share one store: the mark tells sync() which losses concern its caller. The
+// default mark stands for the store's beginning: after any loss, sync() with it fails for good.
+struct AppendMark {
+  uint64_t losses = 0;
+};
+
 class RecordStore {
  public:
   virtual ~RecordStore() = default;
-  // Appends one record of at most 64 KiB of payload; its address may be used (read, referenced) at
-  // once but is durable only after a later sync(). The payload is copied or compressed before the
-  // first suspension, so the caller may reuse it when the call returns a suspended task.
+  // Appends one record of 1 byte to 64 KiB of payload that is not all zero; its address may be used
+  // (read, referenced) at once but is durable only after a later sync(). The payload is copied or
+  // compressed before the first suspension, so the caller may reuse it when the call returns a
+  // suspended task.
   virtual Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
                                        const Placement& placement) = 0;
-  // Everything appended before the call is durable when it returns.
-  virtual Task<Result<void>> sync() = 0;
+  virtual AppendMark mark() const = 0;
+  // Everything appended before the call is durable when it returns well. Fails when anything that
+  // was appended since `since` may be lost: the writer must then append it all again. kNoSpace
+  // loses nothing: a later sync() tries again.
+  virtual Task<Result<void>> sync(AppendMark since = {}) = 0;
   // Verified; kCorrupt (os_errno EIO) when no good copy is found. Concurrent reads of one address
   // share one fetch.
   virtual Task<Result<PayloadRef>> read(RecordKind kind, Address address) = 0;

@@ -67,6 +67,7 @@ struct OpenDisk {
   std::shared_ptr<ReadableDisk> disk;
   std::shared_ptr<WritableDisk> writer;  // the same disk; null for images and snapshots
   bool shared = false;                   // several clients may write at once (--shared)
+  std::string description;               // as in DiskSummary
 };
 
 // Resolves export names: VOLUME, IMAGE, VOLUME@SNAPSHOT and, during an import, its session's name.

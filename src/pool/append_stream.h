@@ -1,0 +1,73 @@
+// AppendStream: the append side of one named store: its open segment, the one prepared to follow
+// it, and those that are being sealed. One reactor's thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/task.h"
+#include "engine/segment_store.h"
+#include "io/gate.h"
+#include "io/sync.h"
+#include "pool/record_codec.h"
+#include "pool/segment_numbers.h"
+#include "pool/segment_writer.h"
+
+namespace squall {
+
+class AppendStream {
+ public:
+  struct Options {
+    Uuid pool;
+    std::string store;
+    uint64_t segment_bytes = 0;
+    std::function<void(const Error&)> on_loss;  // records that were not durable are gone
+    // A segment ended; it is sealed unless its sealing failed.
+    std::function<void(SegmentId, SegmentTotals, bool sealed)> on_end;
+  };
+  // `segments` and `numbers` outlive the stream.
+  AppendStream(Reactor& reactor, SegmentStore& segments, SegmentNumbers& numbers, Options options);
+
+  // `encoded` is copied before the first suspension.
+  Task<Result<Address>> append(RecordKind kind, RecordCodec::Encoded encoded, uint64_t raw_bytes);
+  // Starts making everything appended so far durable; sync() also waits for it.
+  void request_sync();
+  Task<Result<void>> sync();
+  // A record's bytes while they are in memory only; empty otherwise.
+  ConstBytes find_unwritten(Address address) const;
+  // The segments being written or sealed.
+  void for_each_open(const std::function<void(SegmentId, const SegmentTotals&)>& visit) const;
+  // Seals what is open. No appends or syncs are running or come later.
+  Task<void> stop();
+
+ private:
+  using WriterRef = std::shared_ptr<SegmentWriter>;
+
+  bool can_append(uint64_t stored_bytes) const;
+  Address append_now(RecordKind kind, const RecordCodec::Encoded& encoded, uint64_t raw_bytes);
+  Task<Result<void>> make_room(uint64_t stored_bytes);
+  void retire_current();
+  void start_preparing();
+  Task<void> prepare_next();
+  Task<Result<WriterRef>> create_segment();
+  Task<void> close_segment(WriterRef writer);
+
+  Reactor& reactor_;
+  SegmentStore& segments_;
+  SegmentNumbers& numbers_;
+  Options options_;
+  WriterRef current_;
+  WriterRef next_;                  // empty, prepared ahead
+  std::vector<WriterRef> closing_;  // being sealed
+  bool preparing_ = false;
+  std::optional<Error> prepare_error_;  // of the last attempt
+  bool stopping_ = false;
+  WaitQueue prepared_;
+  WaitQueue retry_closing_;
+  Gate background_;
+};
+
+}  // namespace squall

@@ -1,0 +1,111 @@
+// Pool: the RecordStore over a pool's engine: compresses and appends records to segments, reads
+// them back verified, keeps hot ones in memory.
+//
+// Owned by one reactor's thread. stop() before destruction. `segments` and `catalog` outlive it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/uuid.h"
+#include "cache/record_cache.h"
+#include "engine/meta_store.h"
+#include "engine/segment_store.h"
+#include "io/gate.h"
+#include "io/sync.h"
+#include "pool/append_stream.h"
+#include "pool/record_codec.h"
+#include "pool/record_store.h"
+#include "pool/recovery.h"
+#include "pool/segment_numbers.h"
+
+namespace squall {
+
+struct StoreStats {
+  std::string store;
+  uint64_t segments = 0;
+  uint64_t unsealed_segments = 0;  // being written, or not yet gone through after a restart
+  uint64_t records = 0;
+  uint64_t raw_bytes = 0;     // payloads, decompressed
+  uint64_t stored_bytes = 0;  // records as they lie on disk
+  uint64_t allocated_bytes = 0;
+};
+
+struct PoolStats {
+  std::vector<StoreStats> stores;  // by name
+  RecordCacheStats cache;
+  uint64_t records_read = 0;   // from segments: cache misses
+  uint64_t corrupt_reads = 0;  // that gave kCorrupt
+  uint64_t losses = 0;         // segments that failed before all in them was durable
+};
+
+class Pool final : public RecordStore {
+ public:
+  static constexpr uint64_t kMinSegmentBytes = 256 * kKiB;
+
+  struct Config {
+    Uuid id;  // of the pool; seeds every checksum
+    size_t cache_bytes = 256 * kMiB;
+    uint64_t segment_bytes = kGiB;  // footer included
+    Codec codec = Codec::kLz4;
+    std::string default_store;  // empty: the engine's first
+    Result<void> validate() const;
+  };
+
+  // Quick whatever a crash left behind: segments left open are sealed in the background.
+  static Task<Result<std::unique_ptr<Pool>>> open(Reactor& reactor, SegmentStore& segments,
+                                                  MetaStore& catalog, Config config);
+  ~Pool() override;
+
+  Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
+                               const Placement& placement) override;
+  AppendMark mark() const override { return {losses_}; }
+  Task<Result<void>> sync(AppendMark since = {}) override;
+  Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
+  PayloadRef read_cached(Address address) override { return cache_.find(address); }
+
+  // Until every segment left open by a crash is sealed (or has turned out to be unreadable).
+  Task<void> wait_recovered() { return recovery_.wait(); }
+  Task<Result<PoolStats>> stats();
+  // Seals what is open. Calls that come later give kCancelled.
+  Task<void> stop();
+
+ private:
+  struct Flight;  // a read in progress, shared by all who want the same record
+  struct SegmentState {
+    SegmentTotals totals;
+    bool sealed = false;
+  };
+
+  Pool(Reactor& reactor, SegmentStore& segments, MetaStore& catalog, Config config,
+       const std::vector<SegmentInfo>& found);
+  Result<AppendStream*> stream_for(const std::string& store);
+  ConstBytes find_unwritten(Address address) const;
+  Task<Result<PayloadRef>> fetch(Address address);
+  Task<Result<PayloadRef>> read_segment(Address address);
+  Result<PayloadRef> decode(Address address, ConstBytes stored);
+  void keep(Address address, const PayloadRef& payload);
+  Task<void> recover(std::vector<SegmentInfo> found);
+
+  Reactor& reactor_;
+  SegmentStore& segments_;
+  Config config_;
+  uint64_t pool_seed_;
+  RecordCodec codec_;
+  RecordCache cache_;
+  SegmentNumbers numbers_;
+  std::map<std::string, AppendStream> streams_;  // by store, made at the first append
+  std::map<SegmentId, SegmentState> ended_;      // segments that are not being written
+  std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
+  Recovery recovery_;
+  uint64_t losses_ = 0;
+  std::optional<Error> last_loss_;
+  uint64_t records_read_ = 0;
+  uint64_t corrupt_reads_ = 0;
+  Gate gate_;
+};
+
+}  // namespace squall

@@ -1,0 +1,99 @@
+// Why in the background: a segment that was open at a crash has to be read whole to find its
+// records, up to 2 GiB of it, and start-up must take well under a second. Nothing waits for the
+// result: reads need an address only, appends go to new segments, and what was published lies in
+// front of the place where the segment is cut. Only those who need footers (garbage collection,
+// deduplication) wait().
+//
+// Cutting off what lies behind the last valid record loses nothing that a sync has promised: a
+// sync covers everything in front of it, and what it covered verifies, or is damaged and would not
+// be served anyway. A segment whose records cannot be read for an I/O error is left as it is.
+#include "pool/recovery.h"
+
+#include <algorithm>
+
+#include "base/buffer.h"
+#include "base/log.h"
+#include "pool/segment_reader.h"
+
+namespace squall {
+
+Task<void> Recovery::run(std::vector<SegmentInfo> found) {
+  for (const SegmentInfo& segment : found) {
+    if (cancelled_) break;
+    SegmentTotals totals{.store = segment.store};
+    auto outcome = co_await recover(segment, totals);
+    if (!outcome && outcome.error().kind() == ErrorKind::kCancelled) break;
+    if (!outcome)
+      LOG_ERROR("pool: segment {} in store '{}' is left as it is: {}", segment.id, segment.store,
+                outcome.error().message());
+    if (!outcome || *outcome != Outcome::kRemoved)
+      on_segment_(segment.id, totals, outcome && *outcome == Outcome::kSealed);
+  }
+  is_done_ = true;
+  done_.wake_all();
+}
+
+Task<void> Recovery::wait() {
+  while (!is_done_) co_await done_.wait();
+}
+
+Task<Result<Recovery::Outcome>> Recovery::recover(SegmentInfo segment, SegmentTotals& totals) {
+  auto trailer = co_await read_segment_trailer(segments_, pool_, segment.id, segment.size_bytes);
+  if (trailer) {
+    totals.records = trailer->records;
+    totals.raw_bytes = trailer->raw_bytes;
+    totals.stored_bytes = trailer->stored_bytes;
+    co_return Outcome::kSealed;
+  }
+  if (trailer.error().kind() != ErrorKind::kCorrupt)
+    co_return std::unexpected(std::move(trailer).error());
+  CO_TRY_ASSIGN(const Header header, co_await read_header(segment));
+  if (header == Header::kForeign)
+    co_return fail(ErrorKind::kCorrupt, "its header is of another pool or another number");
+  co_return co_await seal(segment, header, totals);
+}
+
+Task<Result<Recovery::Header>> Recovery::read_header(SegmentInfo segment) {
+  AlignedBuffer bytes(kSegmentHeaderBytes);
+  CO_TRY_ASSIGN(const size_t count, co_await segments_.read(segment.id, bytes.bytes(), 0));
+  const auto header = decode_segment_header(ConstBytes(bytes.bytes()).first(count));
+  if (header) {
+    const bool ours = header->pool == pool_ && header->segment == segment.id;
+    co_return ours ? Header::kOurs : Header::kForeign;
+  }
+  if (header.error().kind() == ErrorKind::kUnsupported) co_return std::unexpected(header.error());
+  co_return Header::kDamaged;
+}
+
+Task<Result<Recovery::Outcome>> Recovery::seal(SegmentInfo segment, Header header,
+                                               SegmentTotals& totals) {
+  CO_TRY_ASSIGN(const SegmentScan scan,
+                co_await scan_segment(segments_, pool_, segment.id, segment.size_bytes,
+                                      [this] { return cancelled_; }));
+  if (scan.records.empty()) {
+    // No record ever became durable: it was created ahead, or its first write was torn. More bytes
+    // than one write without a header to say whose they are stay where they are.
+    if (header == Header::kDamaged && !scan.blank &&
+        segment.size_bytes > SegmentWriter::kBatchBytes)
+      co_return fail(ErrorKind::kCorrupt, "it holds data but no header and no valid record");
+    CO_TRY(co_await segments_.remove(segment.id));
+    co_return Outcome::kRemoved;
+  }
+  for (const RecordEntry& entry : scan.records) {
+    totals.raw_bytes += entry.raw_bytes;
+    totals.stored_bytes += entry.sectors * kSectorBytes;
+  }
+  totals.records = scan.records.size();
+  const uint64_t footer_offset = round_up(scan.end_bytes, kBlockBytes);
+  const std::vector<std::byte> footer =
+      encode_segment_footer(pool_, segment.id, footer_offset, scan.records, {});
+  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
+  CO_TRY(co_await segments_.truncate(segment.id, scan.end_bytes));
+  CO_TRY(co_await segments_.write(segment.id, std::span(&iov, 1), footer_offset));
+  CO_TRY(co_await segments_.sync(segment.id));
+  LOG_INFO("pool: sealed segment {}, which was open, at {} bytes ({} records)", segment.id,
+           scan.end_bytes, totals.records);
+  co_return Outcome::kSealed;
+}
+
+}  // namespace squall

@@ -1,0 +1,31 @@
+// Reading segments as such: trailer, footer, and a scan for records where there is no footer. Plain
+// functions over a SegmentStore, which outlives the task; one reactor's thread.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "base/error.h"
+#include "base/task.h"
+#include "engine/segment_store.h"
+#include "format/segment.h"
+
+namespace squall {
+
+// kCorrupt when there is none that is valid: the segment was not sealed, or its end is damaged.
+Task<Result<SegmentTrailer>> read_segment_trailer(SegmentStore& segments, Uuid pool, SegmentId id,
+                                                  uint64_t segment_bytes);
+Task<Result<SegmentFooter>> read_segment_footer(SegmentStore& segments, SegmentTrailer trailer);
+
+struct SegmentScan {
+  std::vector<RecordEntry> records;  // ascending
+  uint64_t end_bytes = 0;            // of the last record; 0 when there is none
+  bool blank = true;                 // not a byte that is not zero
+};
+// Finds every valid record by reading everything, in pieces of a few MiB. Goes on behind damage:
+// what one rotten sector hides is only its own record. Ends early with kCancelled when `cancelled`
+// says so between two pieces.
+Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
+                                       uint64_t segment_bytes, std::function<bool()> cancelled);
+
+}  // namespace squall
