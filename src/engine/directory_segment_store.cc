@@ -17,6 +17,8 @@
 namespace squall {
 namespace {
 
+// More than a marker takes, so that a file that is none is told from one that cannot be read.
+constexpr uint64_t kMarkerFileBytesMax = 4096;
 constexpr std::string_view kSuffix = ".seg";
 constexpr size_t kIdDigits = 16;
 constexpr uint64_t kBlock = kDirectAlignment;
@@ -81,7 +83,7 @@ Task<int> write_all(Reactor& reactor, int handle, std::span<const iovec> from, u
 
 Result<void> check_store_directory(FileSystem& file_system, const Uuid& pool,
                                    const StoreDirectory& directory) {
-  auto bytes = file_system.read_file(marker_path(directory.path), kStoreMarkerBytes);
+  auto bytes = file_system.read_file(marker_path(directory.path), kMarkerFileBytesMax);
   if (!bytes)
     return std::unexpected(bytes.error().wrap(fmt::format(
         "store {}: {} is not available (is its disk mounted?)", directory.name, directory.path)));

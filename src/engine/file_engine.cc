@@ -14,6 +14,8 @@ namespace {
 
 constexpr const char* kPoolPartition = "pool";
 constexpr const char* kIdentityKey = "identity";
+// More than an identity takes, so that a file that is none is told from one that cannot be read.
+constexpr uint64_t kIdentityFileBytesMax = 4096;
 constexpr std::string_view kStorePrefix = "store/";
 
 std::string identity_path(const std::string& pool) {
@@ -54,7 +56,7 @@ Result<PoolIdentity> read_identity(FileSystem& file_system, const std::string& p
   if (!file_system.exists(path))
     return fail(ErrorKind::kNotFound, "no pool in {}; make one with: squall init --pool file:{}",
                 pool, pool);
-  TRY_ASSIGN(const auto bytes, file_system.read_file(path, kPoolIdentityBytes));
+  TRY_ASSIGN(const auto bytes, file_system.read_file(path, kIdentityFileBytesMax));
   auto identity = decode_pool_identity(bytes);
   if (!identity) return std::unexpected(identity.error().wrap(path));
   return identity;
@@ -85,7 +87,7 @@ Result<void> check_vacant(FileSystem& file_system, const std::string& directory)
   if (!file_system.exists(directory) || file_system.exists(init_path(directory))) return {};
   TRY_ASSIGN(const auto names, file_system.list(directory));
   for (const std::string& name : names)
-    if (name != "LOCK")
+    if (name != "LOCK" && name != "squall-init.new")  // .new: replace_file was cut off
       return fail(ErrorKind::kExists, "{} holds {} and is no Squall pool; use an empty directory",
                   directory, name);
   return {};

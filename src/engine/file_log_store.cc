@@ -44,6 +44,8 @@ Result<void> FileLogStore::read_names() {
     uint64_t volume = 0, part = 0;
     if (parse_file_name(name, volume, part))
       log_of(volume).parts.push_back(part);
+    else if (name.ends_with(".new"))  // a part that was being begun
+      TRY(file_system_.remove(directory_ + "/" + name));
     else
       LOG_WARN("engine: {}/{} is no log part; ignored", directory_, name);
   }

@@ -56,18 +56,20 @@ void put_checksum(Bytes bytes) {
 
 // Checks all that both files share; returns the pool's id.
 Result<Uuid> check_header(ConstBytes bytes, size_t size, uint64_t magic, std::string_view what) {
-  if (bytes.size() != size)
-    return fail(ErrorKind::kCorrupt, "{}: {} bytes instead of {}", what, bytes.size(), size);
+  if (bytes.size() < sizeof(Header))
+    return fail(ErrorKind::kCorrupt, "{}: {} bytes hold no header", what, bytes.size());
   const std::byte* from = bytes.data();
   if (load_le<uint64_t>(from + offsetof(Header, magic)) != magic)
     return fail(ErrorKind::kCorrupt, "{}: wrong magic number", what);
   const auto major = load_le<uint16_t>(from + offsetof(Header, major));
   const auto oldest = load_le<uint16_t>(from + offsetof(Header, oldest_compatible_minor));
-  // Before the checksum: another major version may keep it elsewhere.
+  // Before size and checksum: another major version may have others.
   if (major != kPoolMajor || oldest > kPoolMinor)
     return fail(ErrorKind::kUnsupported,
                 "{}: format {}.{} is needed to read it, this build has {}.{}; use a newer squalld",
                 what, major, oldest, kPoolMajor, kPoolMinor);
+  if (bytes.size() != size)
+    return fail(ErrorKind::kCorrupt, "{}: {} bytes instead of {}", what, bytes.size(), size);
   if (load_le<uint64_t>(from + size - 8) != checksum(bytes.first(size - 8), 0))
     return fail(ErrorKind::kCorrupt, "{}: wrong checksum", what);
   Uuid pool;
