@@ -24,6 +24,7 @@ class Tree {
  public:
   Tree() {
     std::vector<BlockRun> runs;
+    runs.reserve(kImageChunks);
     for (uint64_t i = 0; i < kImageChunks; ++i) runs.push_back(chunk_at(i));
     update(runs);
   }
@@ -90,6 +91,7 @@ void update_chunks(benchmark::State& state) {
   for (auto _ : state) {
     state.PauseTiming();
     std::vector<BlockRun> runs;
+    runs.reserve(chunks);
     const uint64_t stride = state.range(1) != 0 ? 1 : kImageChunks / chunks;
     uint64_t at = random.below(stride + 1);
     for (uint64_t i = 0; i < chunks; ++i, at += stride)

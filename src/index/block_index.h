@@ -49,8 +49,8 @@ Task<Result<IndexRoot>> index_update(RecordStore& store, IndexRoot root, uint64_
                                      const Placement& placement);
 
 // Visits every page and every distinct run's chunk address reachable from `root` (for mark, check
-// and statistics), in the order of blocks, a page before what lies below it; every page is
-// validated whole. `page` returns false to skip a subtree already seen.
+// and statistics): pages and runs each in the order of blocks, a page before what lies below it.
+// Every page is validated whole. `page` returns false to skip a subtree already seen.
 struct IndexVisitor {
   virtual ~IndexVisitor() = default;
   virtual bool page(Address address, unsigned level, uint64_t first_block) = 0;

@@ -112,6 +112,7 @@ TEST_F(BlockIndexTest, RunsThatContinueAChunkBecomeOne) {
 
 TEST_F(BlockIndexTest, AnUpdateTouchesOnlyItsPath) {
   std::vector<BlockRun> all;
+  all.reserve(64);
   for (uint64_t leaf = 0; leaf < 64; ++leaf)
     all.push_back({leaf * kGiBBlocks / 4, 8, chunk(leaf + 1), 0});
   const IndexRoot before = update({}, 512 * kGiBBlocks, all);
@@ -151,6 +152,7 @@ TEST_F(BlockIndexTest, AWhollyRewrittenLeafIsNotRead) {
 
 TEST_F(BlockIndexTest, AHugeHoleDropsSubtreesUnread) {
   std::vector<BlockRun> all;
+  all.reserve(2048);
   for (uint64_t i = 0; i < 2048; ++i) all.push_back({i * kGiBBlocks + i, 1, chunk(i + 1), 0});
   IndexRoot root = update({}, 2 * kTiBBlocks, all);
   EXPECT_EQ(walk(root).runs.size(), 2048u);
@@ -234,6 +236,24 @@ TEST_F(BlockIndexTest, WalkSkipsWhatTheVisitorKnows) {
   EXPECT_THAT(counter.levels, ElementsAre(3, 2));
   EXPECT_TRUE(counter.runs.empty());
   EXPECT_THAT(walk(root).levels, ElementsAre(3, 2, 1, 0, 1, 0));
+}
+
+TEST_F(BlockIndexTest, WalkReportsEveryFailedRead) {
+  std::vector<BlockRun> data;
+  data.reserve(50);
+  for (uint64_t i = 0; i < 50; ++i) data.push_back({i * kLeafBlocks, 1, chunk(i + 1), 0});
+  const IndexRoot root = update({}, kGiBBlocks, data);
+  EXPECT_EQ(walk(root).runs, data);
+  for (uint64_t n = 1; n <= 60; ++n) {
+    PageCounter counter;
+    store_.clear_failure();
+    store_.fail_call(n);
+    const auto result = run_task(reactor_, index_walk(store_, root, counter));
+    EXPECT_EQ(result.has_value(), !store_.has_failed());
+    if (result) {
+      EXPECT_EQ(counter.runs, data);
+    }
+  }
 }
 
 TEST_F(BlockIndexTest, APageFromElsewhereIsCorruptionNotData) {

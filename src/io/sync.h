@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <deque>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
+#include "base/error.h"
+#include "base/task.h"
 #include "io/reactor.h"
 
 namespace squall {
@@ -102,5 +105,92 @@ class SemaphoreGuard {
  private:
   Semaphore* semaphore_;
 };
+
+// Many sharers or one exclusive holder; a waiting exclusive holds back later sharers. Sharing an
+// idle one costs an increment.
+//   co_await mutex.lock_shared();    ... mutex.unlock_shared();
+//   co_await mutex.lock();           ... mutex.unlock();
+class SharedMutex {
+ public:
+  explicit SharedMutex(Reactor& reactor) : shared_queue_(reactor), exclusive_queue_(reactor) {}
+
+  Task<void> lock() {
+    ++exclusive_waiting_;
+    while (exclusive_ || sharers_ > 0) co_await exclusive_queue_.wait();
+    --exclusive_waiting_;
+    exclusive_ = true;
+  }
+  void unlock() {
+    exclusive_ = false;
+    wake();
+  }
+  bool try_lock_shared() {
+    if (exclusive_ || exclusive_waiting_ > 0) return false;
+    ++sharers_;
+    return true;
+  }
+  Task<void> lock_shared() {
+    while (!try_lock_shared()) co_await shared_queue_.wait();
+  }
+  void unlock_shared() {
+    CHECK(sharers_ > 0);
+    if (--sharers_ == 0) wake();
+  }
+
+ private:
+  void wake() {
+    if (exclusive_waiting_ > 0) {
+      exclusive_queue_.wake_all();
+    } else {
+      shared_queue_.wake_all();
+    }
+  }
+  uint64_t sharers_ = 0;
+  uint64_t exclusive_waiting_ = 0;
+  bool exclusive_ = false;
+  WaitQueue shared_queue_;
+  WaitQueue exclusive_queue_;
+};
+
+class SharedLock {
+ public:
+  explicit SharedLock(SharedMutex& locked) : mutex_(&locked) {}
+  SharedLock(const SharedLock&) = delete;
+  ~SharedLock() { mutex_->unlock_shared(); }
+
+ private:
+  SharedMutex* mutex_;
+};
+class ExclusiveLock {
+ public:
+  explicit ExclusiveLock(SharedMutex& locked) : mutex_(&locked) {}
+  ExclusiveLock(const ExclusiveLock&) = delete;
+  ~ExclusiveLock() { mutex_->unlock(); }
+
+ private:
+  SharedMutex* mutex_;
+};
+
+// Awaits all tasks, run concurrently on this reactor; the first error is returned when all ended.
+inline Task<Result<void>> join_all(Reactor& reactor, std::vector<Task<Result<void>>> tasks) {
+  Result<void> outcome;
+  size_t left = tasks.size();
+  std::coroutine_handle<> waiter;
+  for (auto& task : tasks) {
+    spawn(std::move(task), [&](Result<void> result) {
+      if (!result && outcome) outcome = std::move(result);
+      if (--left == 0 && waiter) reactor.post([waiter] { waiter.resume(); });
+    });
+  }
+  struct Awaiter {
+    size_t& left;
+    std::coroutine_handle<>& waiter;
+    bool await_ready() const noexcept { return left == 0; }
+    void await_suspend(std::coroutine_handle<> h) noexcept { waiter = h; }
+    void await_resume() const noexcept {}
+  };
+  co_await Awaiter{left, waiter};
+  co_return outcome;
+}
 
 }  // namespace squall

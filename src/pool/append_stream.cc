@@ -16,9 +16,26 @@ AppendStream::AppendStream(Reactor& reactor, SegmentStore& segments, SegmentNumb
       prepared_(reactor),
       retry_closing_(reactor) {}
 
+bool AppendStream::has_segment_for(uint64_t stored_bytes) const {
+  return current_ != nullptr && !current_->has_failed() && current_->fits(stored_bytes);
+}
+
+bool AppendStream::is_congested() const {
+  uint64_t bytes = current_ != nullptr ? current_->unwritten_bytes() : 0;
+  for (const WriterRef& writer : closing_) bytes += writer->unwritten_bytes();
+  return bytes >= kUnwrittenMaxBytes;
+}
+
 bool AppendStream::can_append(uint64_t stored_bytes) const {
-  return current_ != nullptr && !current_->has_failed() && current_->fits(stored_bytes) &&
-         !current_->is_congested();
+  return has_segment_for(stored_bytes) && !is_congested();
+}
+
+// Its next batch is due: a segment that is being closed has a sync requested, and the current one
+// is asked only when it alone is more than one batch.
+AppendStream::WriterRef AppendStream::oldest_unwritten() const {
+  for (const WriterRef& writer : closing_)
+    if (writer->unwritten_bytes() > 0) return writer;
+  return current_;
 }
 
 Address AppendStream::append_now(RecordKind kind, const RecordCodec::Encoded& encoded,
@@ -43,10 +60,11 @@ Task<Result<Address>> AppendStream::append(RecordKind kind, RecordCodec::Encoded
 Task<Result<void>> AppendStream::make_room(uint64_t stored_bytes) {
   if (stopping_)
     co_return fail(ErrorKind::kCancelled, "pool: store '{}' is being closed", options_.store);
-  if (current_ != nullptr && !current_->has_failed() && current_->fits(stored_bytes)) {
-    const WriterRef writer = current_;
-    co_return co_await writer->wait_room();
+  if (is_congested()) {
+    const WriterRef writer = oldest_unwritten();
+    co_return co_await writer->wait_write();
   }
+  if (has_segment_for(stored_bytes)) co_return Result<void>();
   retire_current();
   if (next_ == nullptr) {
     start_preparing();

@@ -20,6 +20,9 @@ namespace squall {
 
 class AppendStream {
  public:
+  // How much may wait in memory to be written before an append waits too.
+  static constexpr uint64_t kUnwrittenMaxBytes = 4 * kMiB;
+
   struct Options {
     Uuid pool;
     std::string store;
@@ -46,7 +49,10 @@ class AppendStream {
  private:
   using WriterRef = std::shared_ptr<SegmentWriter>;
 
+  bool has_segment_for(uint64_t stored_bytes) const;
+  bool is_congested() const;
   bool can_append(uint64_t stored_bytes) const;
+  WriterRef oldest_unwritten() const;
   Address append_now(RecordKind kind, const RecordCodec::Encoded& encoded, uint64_t raw_bytes);
   Task<Result<void>> make_room(uint64_t stored_bytes);
   void retire_current();

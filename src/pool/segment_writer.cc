@@ -59,11 +59,13 @@ SegmentWriter::Batch& SegmentWriter::batch_for(uint64_t bytes) {
   return batches_.back();
 }
 
+// Only the last batch is ever open.
 void SegmentWriter::close(Batch& batch) {
   const uint64_t padded = round_up(batch.used, kWriteAlignment);
   std::memset(batch.buffer.data() + batch.used, 0, padded - batch.used);
   batch.used = padded;
   batch.closed = true;
+  end_ = batch.end();
 }
 
 Address SegmentWriter::append(RecordKind kind, Codec codec, ConstBytes stored, uint64_t raw_bytes) {
@@ -171,12 +173,14 @@ void SegmentWriter::fail_with(const Error& error) {
   if (options_.on_loss) options_.on_loss(*failure_);
 }
 
-Task<Result<void>> SegmentWriter::wait_room() {
+Task<Result<void>> SegmentWriter::wait_write() {
+  const uint64_t written_before = written_end_;
   const uint64_t no_space_before = no_space_count_;
-  while (is_congested() && !failure_) {
+  while (unwritten_bytes() > 0 && written_end_ == written_before) {
     if (no_space_count_ != no_space_before) co_return std::unexpected(*no_space_);
+    CHECK(writing_ || is_write_due());
     start_writing();
-    co_await changed_.wait();
+    if (writing_) co_await changed_.wait();
   }
   co_return Result<void>();
 }

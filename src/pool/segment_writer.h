@@ -36,7 +36,6 @@ struct SegmentTotals {
 class SegmentWriter {
  public:
   static constexpr uint64_t kBatchBytes = kMiB;
-  static constexpr uint64_t kUnwrittenMaxBytes = 4 * kMiB;
 
   struct Options {
     Uuid pool;
@@ -55,15 +54,16 @@ class SegmentWriter {
   SegmentId id() const { return options_.id; }
   bool has_failed() const { return failure_.has_value(); }
   bool fits(uint64_t stored_bytes) const;
-  // More is waiting to be written than memory should hold: wait_room() before the next append.
-  bool is_congested() const { return end_ - written_end_ >= kUnwrittenMaxBytes; }
+  // What waits in memory to be written.
+  uint64_t unwritten_bytes() const { return failure_ ? 0 : end_ - written_end_; }
   uint64_t used_bytes() const { return end_; }
   SegmentTotals totals() const;
 
   // Never suspends. The record must fit, and the segment must not have failed.
   Address append(RecordKind kind, Codec codec, ConstBytes stored, uint64_t raw_bytes);
-  // Until no longer congested, or failed. kNoSpace when the disk is full.
-  Task<Result<void>> wait_room();
+  // Until the next batch is written, or the segment has failed. kNoSpace when the disk is full.
+  // For a segment with a full batch or a sync requested; returns at once when nothing waits.
+  Task<Result<void>> wait_write();
   // Starts making everything appended so far durable; sync() also waits for it.
   void request_sync();
   Task<Result<void>> sync();
@@ -86,7 +86,7 @@ class SegmentWriter {
 
   bool back_takes(uint64_t bytes) const;
   Batch& batch_for(uint64_t bytes);
-  static void close(Batch& batch);
+  void close(Batch& batch);
   bool is_write_due() const;
   void start_writing();
   void start_syncing();

@@ -87,8 +87,7 @@ Task<Result<void>> MemorySegmentStore::write(SegmentId id, std::span<const iovec
 Task<Result<void>> MemorySegmentStore::sync(SegmentId id) {
   CO_TRY(co_await begin(Call::kSync, id));
   CO_TRY_ASSIGN(Segment * segment, find(id));
-  for (const Change& change : std::exchange(segment->unsynced, {}))
-    apply(change, segment->durable);
+  for (const Change& change : std::exchange(segment->unsynced, {})) apply(change, segment->durable);
   co_return Result<void>();
 }
 
@@ -144,9 +143,9 @@ void MemorySegmentStore::apply_sectors(const Change& change, std::vector<std::by
     if (random.chance(0.5)) continue;
     const auto first = change.data->begin() + static_cast<ptrdiff_t>(at);
     const uint64_t count = std::min(kSectorBytes, change.data->size() - at);
-    apply({change.offset + at,
-           std::vector<std::byte>(first, first + static_cast<ptrdiff_t>(count))},
-          bytes);
+    apply(
+        {change.offset + at, std::vector<std::byte>(first, first + static_cast<ptrdiff_t>(count))},
+        bytes);
   }
 }
 
@@ -204,8 +203,8 @@ Task<Result<void>> MemoryMetaStore::commit(MetaTransaction transaction) {
     co_return fail_errno(std::exchange(commit_failure_, 0), "catalog: {}", transaction.partition);
   for (const auto& compare : transaction.compares) {
     const auto entry = entries_.find({transaction.partition, compare.key});
-    const bool matches = entry == entries_.end() ? !compare.expected
-                                                 : compare.expected == entry->second;
+    const bool matches =
+        entry == entries_.end() ? !compare.expected : compare.expected == entry->second;
     if (!matches)
       co_return fail(ErrorKind::kConflict, "catalog: {}/{} has changed", transaction.partition,
                      compare.key);

@@ -58,6 +58,7 @@ class MemorySegmentStore final : public SegmentStore {
   uint64_t count(Call call) const;
   std::vector<std::byte> content(SegmentId id) const { return segments_.at(id).bytes; }
   void put(SegmentId id, const std::string& store, std::vector<std::byte> content);
+  void clear() { segments_.clear(); }
   bool contains(SegmentId id) const { return segments_.contains(id); }
 
  private:
@@ -95,6 +96,7 @@ class MemoryMetaStore final : public MetaStore {
                                             std::string key_prefix) override;
   Task<Result<void>> commit(MetaTransaction transaction) override;
 
+  void clear() { entries_.clear(); }
   // The next commit fails so, and writes nothing.
   void fail_next_commit(int os_errno) { commit_failure_ = os_errno; }
 

@@ -42,6 +42,7 @@ class MemoryRecordStore : public RecordStore {
   void reset_counts() { counts_ = {}; }
   // The n-th append, read or sync from now on fails (1: the next one); 0: none.
   void fail_call(uint64_t n) { calls_until_failure_ = n; }
+  // Whether a call has failed since clear_failure().
   bool has_failed() const { return has_failed_; }
   void clear_failure() { has_failed_ = false; }
   // Replaces a stored payload, as a fault that a checksum does not show would.

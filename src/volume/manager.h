@@ -100,6 +100,9 @@ class VolumeManager : public DiskDirectory {
   virtual Task<Result<void>> remove_volume(std::string name, bool force) = 0;
   virtual Task<Result<VolumeInfo>> resize_volume(std::string name, uint64_t size_bytes) = 0;
   virtual Task<Result<VolumeInfo>> rollback_volume(std::string name, std::string snapshot) = 0;
+  // Takes over a volume whose node is gone: what that node's journal alone held is lost, which
+  // `lose_data` must confirm unless the volume's durability is `pool`.
+  virtual Task<Result<VolumeInfo>> takeover_volume(std::string name, bool lose_data) = 0;
   // Moves what is dirty into the pool.
   virtual Task<Result<void>> commit_volume(std::string name) = 0;
 

@@ -1,0 +1,79 @@
+// What the control API speaks of beyond volume/manager.h: a node, the pool's state, and the bodies
+// of requests. Plain values. Their JSON is described in api/wire.cc; the field names are the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "volume/manager.h"
+
+namespace squall {
+
+inline constexpr std::string_view kVersion = "0.1.0";
+
+struct NodeInfo {
+  std::string name;   // the host's name
+  std::string state;  // "up"
+  std::string version;
+  int64_t pid = 0;
+  int64_t started_s = 0;
+  std::string home;
+  std::string control_socket;
+  std::string nbd_socket;
+  std::vector<std::string> nbd_listen;  // HOST:PORT of each TCP address
+};
+
+struct StoreStatus {
+  std::string name;
+  std::string path;
+  uint64_t total_bytes = 0;
+  uint64_t available_bytes = 0;
+  bool available = true;
+};
+
+struct StatusInfo {
+  NodeInfo node;
+  std::string pool;  // its spec, "file:DIR"
+  std::string pool_id;
+  std::vector<StoreStatus> stores;
+  uint64_t pool_segments = 0;
+  uint64_t pool_bytes = 0;            // logical bytes of all segments
+  uint64_t pool_allocated_bytes = 0;  // what they take on disk
+  uint64_t images = 0;
+  uint64_t volumes = 0;
+  uint64_t open_volumes = 0;
+  uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
+  uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
+  uint64_t bytes_written = 0;
+  uint64_t memory_bytes = 0;  // resident memory of the daemon
+};
+
+// Request bodies; POST /v1/volumes takes a CreateVolume.
+struct CreateImageRequest {
+  std::string name;
+  std::string from;  // VOLUME or VOLUME@SNAPSHOT
+};
+struct ImportRequest {
+  std::string name;
+  uint64_t size_bytes = 0;
+  std::string source;
+  std::string store;
+};
+struct ResizeRequest {
+  uint64_t size_bytes = 0;
+};
+struct RollbackRequest {
+  std::string snapshot;
+};
+struct CreateSnapshotRequest {
+  std::string name;
+};
+struct EmptyRequest {};
+
+struct ErrorBody {
+  std::string kind;
+  std::string message;
+};
+
+}  // namespace squall

@@ -1,0 +1,312 @@
+// Each type is described once, by a describe() that visits its fields by name; the encoder and the
+// decoder are such visitors. The field names are the members' names.
+#include "api/wire.h"
+
+#include <boost/json.hpp>
+#include <concepts>
+#include <limits>
+#include <set>
+#include <vector>
+
+#include "api/types.h"
+
+namespace squall::wire {
+
+namespace json = boost::json;
+
+namespace {
+
+// The fields of every type.
+
+void describe(auto& v, ImageInfo& x) {
+  v("name", x.name);
+  v("id", x.id);
+  v("size_bytes", x.size_bytes);
+  v("created_s", x.created_s);
+  v("source", x.source);
+  v("store", x.store);
+}
+
+void describe(auto& v, SnapshotInfo& x) {
+  v("volume", x.volume);
+  v("name", x.name);
+  v("id", x.id);
+  v("size_bytes", x.size_bytes);
+  v("created_s", x.created_s);
+}
+
+void describe(auto& v, VolumeInfo& x) {
+  v("name", x.name);
+  v("id", x.id);
+  v("size_bytes", x.size_bytes);
+  v("created_s", x.created_s);
+  v("parent", x.parent);
+  v("cache", x.cache);
+  v("durability", x.durability);
+  v("stateless", x.stateless);
+  v("shared", x.shared);
+  v("store", x.store);
+  v("epoch", x.epoch);
+  v("snapshots", x.snapshots);
+  v("open", x.open);
+  v("dirty_bytes", x.dirty_bytes);
+  v("bytes_read", x.bytes_read);
+  v("bytes_written", x.bytes_written);
+}
+
+void describe(auto& v, CreateVolume& x) {
+  v("name", x.name);
+  v("count", x.count);
+  v("from", x.from);
+  v("size_bytes", x.size_bytes);
+  v("cache", x.cache);
+  v("durability", x.durability);
+  v("stateless", x.stateless);
+  v("shared", x.shared);
+  v("store", x.store);
+}
+
+void describe(auto& v, ImportSession& x) {
+  v("id", x.id);
+  v("disk", x.disk);
+}
+
+void describe(auto& v, NodeInfo& x) {
+  v("name", x.name);
+  v("state", x.state);
+  v("version", x.version);
+  v("pid", x.pid);
+  v("started_s", x.started_s);
+  v("home", x.home);
+  v("control_socket", x.control_socket);
+  v("nbd_socket", x.nbd_socket);
+  v("nbd_listen", x.nbd_listen);
+}
+
+void describe(auto& v, StoreStatus& x) {
+  v("name", x.name);
+  v("path", x.path);
+  v("total_bytes", x.total_bytes);
+  v("available_bytes", x.available_bytes);
+  v("available", x.available);
+}
+
+void describe(auto& v, StatusInfo& x) {
+  v("node", x.node);
+  v("pool", x.pool);
+  v("pool_id", x.pool_id);
+  v("stores", x.stores);
+  v("pool_segments", x.pool_segments);
+  v("pool_bytes", x.pool_bytes);
+  v("pool_allocated_bytes", x.pool_allocated_bytes);
+  v("images", x.images);
+  v("volumes", x.volumes);
+  v("open_volumes", x.open_volumes);
+  v("dirty_bytes", x.dirty_bytes);
+  v("bytes_read", x.bytes_read);
+  v("bytes_written", x.bytes_written);
+  v("memory_bytes", x.memory_bytes);
+}
+
+void describe(auto& v, CreateImageRequest& x) {
+  v("name", x.name);
+  v("from", x.from);
+}
+
+void describe(auto& v, ImportRequest& x) {
+  v("name", x.name);
+  v("size_bytes", x.size_bytes);
+  v("source", x.source);
+  v("store", x.store);
+}
+
+void describe(auto& v, ResizeRequest& x) {
+  v("size_bytes", x.size_bytes);
+}
+
+void describe(auto& v, RollbackRequest& x) {
+  v("snapshot", x.snapshot);
+}
+
+void describe(auto& v, CreateSnapshotRequest& x) {
+  v("name", x.name);
+}
+
+void describe(auto&, EmptyRequest&) {}
+
+void describe(auto& v, ErrorBody& x) {
+  v("kind", x.kind);
+  v("message", x.message);
+}
+
+// Encoding.
+
+template <class T>
+json::value to_json(const T& value);
+template <class T>
+json::value to_json(const std::vector<T>& values);
+
+struct Encoder {
+  json::object object;
+  template <class T>
+  void operator()(std::string_view name, const T& value) {
+    object[name] = to_json(value);
+  }
+};
+
+template <class T>
+json::value to_json(const std::vector<T>& values) {
+  json::array array;
+  array.reserve(values.size());
+  for (const T& value : values) array.push_back(to_json(value));
+  return array;
+}
+
+template <class T>
+json::value to_json(const T& value) {
+  if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability>) {
+    return json::value(to_string(value));
+  } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, std::string>) {
+    return json::value(value);
+  } else {
+    Encoder encoder;
+    T copy = value;  // describe() serves decoding too, hence wants it writable
+    describe(encoder, copy);
+    return std::move(encoder.object);
+  }
+}
+
+// Decoding.
+
+Result<void> from_json(const json::value& value, bool& to, UnknownFields) {
+  if (!value.is_bool()) return fail(ErrorKind::kInvalid, "must be true or false");
+  to = value.get_bool();
+  return {};
+}
+
+Result<void> from_json(const json::value& value, std::string& to, UnknownFields) {
+  if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
+  to = value.get_string();
+  return {};
+}
+
+Result<void> from_json(const json::value& value, std::integral auto& to, UnknownFields) {
+  using T = std::remove_reference_t<decltype(to)>;
+  boost::system::error_code error;
+  to = value.to_number<T>(error);
+  if (error || value.is_double()) {
+    return fail(ErrorKind::kInvalid, "must be a whole number from {} to {}",
+                std::numeric_limits<T>::min(), std::numeric_limits<T>::max());
+  }
+  return {};
+}
+
+Result<void> from_json(const json::value& value, CacheMode& to, UnknownFields) {
+  if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
+  TRY_ASSIGN(to, parse_cache_mode(value.get_string()));
+  return {};
+}
+
+Result<void> from_json(const json::value& value, Durability& to, UnknownFields) {
+  if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
+  TRY_ASSIGN(to, parse_durability(value.get_string()));
+  return {};
+}
+
+template <class T>
+Result<void> from_json(const json::value& value, T& to, UnknownFields unknown);
+template <class T>
+Result<void> from_json(const json::value& value, std::vector<T>& to, UnknownFields unknown);
+
+struct Decoder {
+  const json::object& object;
+  UnknownFields unknown;
+  std::set<std::string_view> known{};
+  Result<void> result{};
+
+  template <class T>
+  void operator()(std::string_view name, T& to) {
+    known.insert(name);
+    const json::value* value = object.if_contains(name);
+    if (value == nullptr || !result) return;
+    if (auto field = from_json(*value, to, unknown); !field) {
+      result = std::unexpected(field.error().wrap(fmt::format("field '{}'", name)));
+    }
+  }
+};
+
+template <class T>
+Result<void> from_json(const json::value& value, T& to, UnknownFields unknown) {
+  if (!value.is_object()) return fail(ErrorKind::kInvalid, "must be a JSON object");
+  Decoder decoder{value.get_object(), unknown};
+  describe(decoder, to);
+  TRY(std::move(decoder.result));
+  if (unknown == UnknownFields::kReject) {
+    for (const auto& field : value.get_object()) {
+      if (!decoder.known.contains(field.key())) {
+        return fail(ErrorKind::kInvalid, "unknown field '{}'", std::string_view(field.key()));
+      }
+    }
+  }
+  return {};
+}
+
+template <class T>
+Result<void> from_json(const json::value& value, std::vector<T>& to, UnknownFields unknown) {
+  if (!value.is_array()) return fail(ErrorKind::kInvalid, "must be a JSON array");
+  to.clear();
+  for (const json::value& element : value.get_array()) {
+    TRY(from_json(element, to.emplace_back(), unknown));
+  }
+  return {};
+}
+
+}  // namespace
+
+template <class T>
+std::string encode(const T& value) {
+  return json::serialize(to_json(value));
+}
+
+template <class T>
+Result<T> decode(std::string_view text, UnknownFields unknown) {
+  boost::system::error_code error;
+  const json::value value = json::parse(text, error);
+  if (error) return fail(ErrorKind::kInvalid, "not valid JSON: {}", error.message());
+  T result{};
+  TRY(from_json(value, result, unknown));
+  return result;
+}
+
+ErrorKind parse_error_kind(std::string_view text) {
+  for (int i = 0; i <= static_cast<int>(ErrorKind::kInternal); ++i) {
+    const auto kind = static_cast<ErrorKind>(i);
+    if (to_string(kind) == text) return kind;
+  }
+  return ErrorKind::kInternal;
+}
+
+#define SQUALL_WIRE_TYPE(T)                 \
+  template std::string encode<T>(const T&); \
+  template Result<T> decode<T>(std::string_view, UnknownFields)
+
+SQUALL_WIRE_TYPE(ImageInfo);
+SQUALL_WIRE_TYPE(std::vector<ImageInfo>);
+SQUALL_WIRE_TYPE(SnapshotInfo);
+SQUALL_WIRE_TYPE(std::vector<SnapshotInfo>);
+SQUALL_WIRE_TYPE(VolumeInfo);
+SQUALL_WIRE_TYPE(std::vector<VolumeInfo>);
+SQUALL_WIRE_TYPE(CreateVolume);
+SQUALL_WIRE_TYPE(ImportSession);
+SQUALL_WIRE_TYPE(NodeInfo);
+SQUALL_WIRE_TYPE(std::vector<NodeInfo>);
+SQUALL_WIRE_TYPE(StatusInfo);
+SQUALL_WIRE_TYPE(CreateImageRequest);
+SQUALL_WIRE_TYPE(ImportRequest);
+SQUALL_WIRE_TYPE(ResizeRequest);
+SQUALL_WIRE_TYPE(RollbackRequest);
+SQUALL_WIRE_TYPE(CreateSnapshotRequest);
+SQUALL_WIRE_TYPE(EmptyRequest);
+SQUALL_WIRE_TYPE(ErrorBody);
+
+}  // namespace squall::wire

@@ -1,0 +1,96 @@
+// Bytes of the journal's files. Pure encode and decode.
+//
+//   file   = header (4 KiB) records... [index footer]
+//   record = RecordHeader (64 bytes), payload, padding to 8 bytes
+//   footer = index entries, starting at a 4 KiB boundary; the last 4 KiB of the file hold the
+//            trailer that names them. A trailer is written only after every record of the file is
+//            durable, so a valid one spares start-up the scan.
+//
+// Every checksum is seeded with the journal's id and generation, so what a recycled file held
+// before, or what a dead daemon's late write brings, is never taken for a record.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/uuid.h"
+
+namespace squall::journal_format {
+
+constexpr uint16_t kMajor = 1;
+constexpr uint16_t kOldestCompatibleMinor = 0;
+constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kRecordHeaderBytes = 64;
+constexpr uint64_t kMaxPayloadBytes = 1 << 20;
+// A sequence number is generation << 40 | counter: later generations always compare higher.
+constexpr unsigned kGenerationShift = 40;
+
+struct FileHeader {
+  Uuid journal_id;
+  uint64_t generation = 0;
+  uint64_t file_number = 0;  // consecutive over the journal's life
+  uint64_t file_bytes = 0;
+  uint64_t first_sequence = 0;  // no record of this file is lower
+  // The last sequence that counts in the files before this one. Records beyond it there are
+  // remnants that were never acknowledged.
+  uint64_t previous_last_sequence = 0;
+  bool operator==(const FileHeader&) const = default;
+};
+
+enum class RecordType : uint8_t {
+  kWrite = 1,  // payload is the range's content
+  kZero = 2,   // the range reads as zeros (zero and trim alike)
+  kPad = 3,    // nothing: skip `payload_bytes`
+};
+
+struct RecordHeader {
+  RecordType type = RecordType::kPad;
+  uint32_t payload_bytes = 0;
+  uint64_t sequence = 0;
+  uint64_t volume_id = 0;
+  uint64_t epoch = 0;
+  uint64_t offset = 0;  // of the range in the volume, bytes
+  uint64_t length = 0;  // of the range, bytes
+  bool operator==(const RecordHeader&) const = default;
+};
+
+struct IndexEntry {
+  RecordHeader record;
+  uint64_t position = 0;  // of the record header in the file
+  bool operator==(const IndexEntry&) const = default;
+};
+
+constexpr uint64_t record_bytes(uint64_t payload_bytes) {
+  return kRecordHeaderBytes + round_up(payload_bytes, 8);
+}
+
+uint64_t generation_seed(const Uuid& journal_id, uint64_t generation);
+
+void encode_file_header(const FileHeader& header, Bytes out);  // out: kBlock bytes
+Result<FileHeader> decode_file_header(ConstBytes block);
+
+// Encodes into `out` (kRecordHeaderBytes), the checksum covering header and payload.
+void encode_record_header(const RecordHeader& header, ConstBytes payload, uint64_t seed, Bytes out);
+// The header at the start of `bytes` when header and payload (both within `bytes`) are whole and
+// match; nullopt otherwise. A pad's payload is not covered and may lie beyond.
+std::optional<RecordHeader> decode_record(ConstBytes bytes, uint64_t seed);
+
+// Space a footer with `entries` entries needs at the end of a file.
+uint64_t footer_bytes(uint64_t entries);
+// Footer image to be written so that it ends at the end of the file.
+std::vector<std::byte> encode_footer(const std::vector<IndexEntry>& entries, uint64_t last_sequence,
+                                     uint64_t seed);
+
+struct Trailer {
+  uint64_t entries = 0;
+  uint64_t index_checksum = 0;
+  uint64_t last_sequence = 0;
+};
+std::optional<Trailer> decode_trailer(ConstBytes last_block, uint64_t seed);
+Result<std::vector<IndexEntry>> decode_index(const Trailer& trailer, ConstBytes index,
+                                             uint64_t seed);
+
+}  // namespace squall::journal_format

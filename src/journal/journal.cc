@@ -1,0 +1,402 @@
+// Appends and syncs. A record that needs no direct I/O and finds nobody before it is written into
+// the page cache at once, by one system call and without suspension: that is writeback's
+// acknowledgement. Everything else goes through the queue, whose runner writes batches: one direct
+// write when any record of the batch asks for it, one cached write otherwise. Cached and direct
+// batches never share a 4 KiB page of the file: pad records fill the seams.
+#include "journal/journal.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace squall {
+
+using journal_format::IndexEntry;
+using journal_format::kBlock;
+using journal_format::kRecordHeaderBytes;
+using journal_format::record_bytes;
+using journal_format::RecordType;
+
+namespace {
+constexpr uint64_t kBatchBytes = 8 * kMiB;
+constexpr size_t kBatchRecords = 256;
+
+// A pad that ends at a block boundary: from `position`, at least a header long.
+uint64_t pad_end(uint64_t position) {
+  return round_up(position + kRecordHeaderBytes, kBlock);
+}
+
+void encode_pad(uint64_t position, uint64_t end, uint64_t seed, Bytes out) {
+  JournalRecord pad;
+  pad.type = RecordType::kPad;
+  pad.payload_bytes = static_cast<uint32_t>(end - position - kRecordHeaderBytes);
+  journal_format::encode_record_header(pad, {}, seed, out.first(kRecordHeaderBytes));
+}
+}  // namespace
+
+bool Journal::fits(const JournalFile& file, uint64_t bytes, uint64_t records) const {
+  const uint64_t footer = journal_format::footer_bytes(file.entries.size() + records);
+  return !file.sealed && file.tail + bytes + 3 * kBlock + footer <= config_.file_bytes;
+}
+
+Task<Result<uint64_t>> Journal::append(RecordType type, uint64_t volume_id, uint64_t epoch,
+                                       uint64_t offset, uint64_t length, ConstBytes payload,
+                                       JournalPath path) {
+  CHECK(payload.size() <= max_payload_bytes_);
+  struct Spend {
+    Journal& journal;
+    uint64_t bytes;
+    ~Spend() { journal.return_admission(bytes); }
+  } spend{*this, payload.size()};
+  if (failed_) co_return std::unexpected(*failed_);
+  auto pass = gate_.enter();
+  if (!pass) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+  Pending pending;
+  pending.header = {
+      type,  static_cast<uint32_t>(payload.size()), next_sequence_++, volume_id, epoch, offset,
+      length};
+  pending.payload = payload;
+  pending.path = path;
+  Pending* self = &pending;
+  const bool at_once = path == JournalPath::kCached && !writing_ && queue_.empty() &&
+                       fits(*files_.back(), record_bytes(payload.size()), 1);
+  if (at_once) {
+    if (auto written = write_cached({&self, 1}); !written)
+      co_return std::unexpected(written.error());
+    land({&self, 1});
+    co_return pending.header.sequence;
+  }
+  queue_.push_back(self);
+  if (!writing_) {
+    writing_ = true;
+    spawn(run_queue());
+  }
+  struct Awaiter {
+    Pending* pending;
+    bool await_ready() const noexcept { return pending->done; }
+    void await_suspend(std::coroutine_handle<> h) noexcept { pending->waiter = h; }
+    void await_resume() const noexcept {}
+  };
+  co_await Awaiter{self};
+  if (pending.error) co_return std::unexpected(std::move(*pending.error));
+  co_return pending.header.sequence;
+}
+
+// The longest run of queued records that fits the current file; empty when none does.
+std::vector<Journal::Pending*> Journal::take_batch(bool& direct) {
+  std::vector<Pending*> batch;
+  uint64_t bytes = 0;
+  direct = false;
+  while (!queue_.empty() && batch.size() < kBatchRecords) {
+    Pending* next = queue_.front();
+    const uint64_t size = record_bytes(next->payload.size());
+    if (!batch.empty() && bytes + size > kBatchBytes) break;
+    if (!fits(*files_.back(), bytes + size, batch.size() + 1)) break;
+    bytes += size;
+    direct |= next->path == JournalPath::kDirect;
+    batch.push_back(next);
+    queue_.pop_front();
+  }
+  return batch;
+}
+
+Task<void> Journal::run_queue() {
+  while (!queue_.empty()) {
+    if (failed_) {
+      std::vector<Pending*> all(queue_.begin(), queue_.end());
+      queue_.clear();
+      fail_batch(all, *failed_);
+      break;
+    }
+    bool direct = false;
+    std::vector<Pending*> batch = take_batch(direct);
+    if (batch.empty()) {
+      if (auto rolled = co_await roll(); !rolled) {
+        Pending* first = queue_.front();
+        queue_.pop_front();
+        fail_batch({&first, 1}, rolled.error());
+      }
+      continue;
+    }
+    Result<void> written;
+    if (direct) {
+      written = co_await write_direct(batch);
+    } else {
+      written = write_cached(batch);
+    }
+    if (written) {
+      land(batch);
+    } else {
+      fail_batch(batch, written.error());
+    }
+  }
+  writing_ = false;
+  idle_.wake_all();
+}
+
+void Journal::place(std::span<Pending*> batch, JournalFile& file, uint64_t position) {
+  for (Pending* p : batch) {
+    p->position = position;
+    position += record_bytes(p->payload.size());
+  }
+  file.tail = position;
+}
+
+Result<void> Journal::write_cached(std::span<Pending*> batch) {
+  JournalFile& file = *files_.back();
+  const uint64_t start = file.tail;
+  std::array<std::byte, kRecordHeaderBytes> one_header;
+  std::vector<std::byte> many_headers;
+  std::array<iovec, 3> few;
+  std::vector<iovec> many;
+  iovec* iov = few.data();
+  std::byte* headers = one_header.data();
+  if (batch.size() > 1) {
+    many_headers.resize(batch.size() * kRecordHeaderBytes);
+    many.resize(batch.size() * 3);
+    headers = many_headers.data();
+    iov = many.data();
+  }
+  static const std::array<std::byte, 8> kPadding{};
+  size_t count = 0;
+  for (Pending* p : batch) {
+    const Bytes out(headers, kRecordHeaderBytes);
+    journal_format::encode_record_header(p->header, p->payload, file.seed, out);
+    headers += kRecordHeaderBytes;
+    iov[count++] = {out.data(), out.size()};
+    if (!p->payload.empty())
+      iov[count++] = {const_cast<std::byte*>(p->payload.data()), p->payload.size()};
+    const uint64_t padding = round_up(p->payload.size(), 8) - p->payload.size();
+    if (padding > 0) iov[count++] = {const_cast<std::byte*>(kPadding.data()), padding};
+  }
+  file.unsynced = true;
+  if (auto written = fs_.write(file.cached_handle, std::span<const iovec>(iov, count), start);
+      !written) {
+    file.sealed = true;
+    file.poisoned = true;
+    return std::unexpected(
+        written.error().wrap(fmt::format("journal: write to {} at {} failed", file.path, start)));
+  }
+  place(batch, file, start);
+  return {};
+}
+
+Task<Result<void>> Journal::write_direct(std::span<Pending*> batch) {
+  JournalFile& file = *files_.back();
+  file.unsynced = true;
+  auto poison = [&](int os_errno, uint64_t at) {
+    file.sealed = true;
+    file.poisoned = true;
+    return fail_errno(os_errno, "journal: direct write to {} at {} failed", file.path, at);
+  };
+  uint64_t start = file.tail;
+  if (start % kBlock != 0) {
+    std::array<std::byte, kRecordHeaderBytes> pad;
+    const uint64_t end = pad_end(start);
+    encode_pad(start, end, file.seed, pad);
+    if (auto written = fs_.write(file.cached_handle, ConstBytes(pad), start); !written)
+      co_return poison(written.error().os_errno(), start);
+    start = end;
+  }
+  uint64_t bytes = 0;
+  for (Pending* p : batch) bytes += record_bytes(p->payload.size());
+  const uint64_t padded = bytes % kBlock == 0 ? bytes : pad_end(bytes);
+  AlignedBuffer buffer(padded);
+  std::byte* at = buffer.data();
+  for (Pending* p : batch) {
+    journal_format::encode_record_header(p->header, p->payload, file.seed,
+                                         Bytes(at, kRecordHeaderBytes));
+    if (!p->payload.empty())
+      std::memcpy(at + kRecordHeaderBytes, p->payload.data(), p->payload.size());
+    at += record_bytes(p->payload.size());
+  }
+  if (padded != bytes) encode_pad(bytes, padded, file.seed, buffer.bytes().subspan(bytes));
+  const int written = co_await io_write(reactor_, file.direct_handle, buffer.bytes(), start);
+  if (written < 0) co_return poison(-written, start);
+  place(batch, file, start);
+  file.tail = start + padded;
+  file.unsynced = true;  // a sync that began before this write ended does not count
+  co_return Result<void>{};
+}
+
+void Journal::land(std::span<Pending*> batch) {
+  JournalFile& file = *files_.back();
+  for (Pending* p : batch) {
+    landed_ = p->header.sequence;
+    file.last_sequence = landed_;
+    file.entries.push_back({p->header, p->position});
+    stats_.appended_records += 1;
+    stats_.appended_bytes += record_bytes(p->payload.size());
+    if (auto sink = sinks_.find(p->header.volume_id); sink != sinks_.end())
+      sink->second->landed(p->header, {&file, p->position + kRecordHeaderBytes});
+    p->done = true;
+    if (p->waiter) reactor_.post([h = p->waiter] { h.resume(); });
+  }
+}
+
+void Journal::fail_batch(std::span<Pending*> batch, const Error& error) {
+  for (Pending* p : batch) {
+    p->error = error;
+    p->done = true;
+    if (p->waiter) reactor_.post([h = p->waiter] { h.resume(); });
+  }
+}
+
+Task<Result<void>> Journal::read(JournalPlace place, Bytes to) {
+  ++place.file->pins;
+  const int got = co_await io_read(reactor_, place.file->cached_handle, to, place.position);
+  const std::string path = place.file->path;
+  if (--place.file->pins == 0) reclaim();
+  if (got < 0) co_return fail_errno(-got, "journal: read of {} at {} failed", path, place.position);
+  if (static_cast<size_t>(got) != to.size())
+    co_return fail(ErrorKind::kIo, "journal: {} ends before {}", path, place.position + to.size());
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Journal::flush() {
+  auto pass = gate_.enter();
+  if (!pass) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+  const uint64_t target = landed_;
+  while (durable_ < target) {
+    if (failed_) co_return std::unexpected(*failed_);
+    if (sync_running_) {
+      co_await sync_done_.wait();
+      continue;
+    }
+    sync_running_ = true;
+    auto synced = co_await sync_round();
+    sync_running_ = false;
+    sync_done_.wake_all();
+    if (!synced) co_return synced;
+  }
+  co_return Result<void>{};
+}
+
+// One sync of every file with unsynced bytes, oldest first. What landed before it is durable after.
+Task<Result<void>> Journal::sync_round() {
+  const uint64_t end = landed_;
+  std::vector<JournalFile*> unsynced;
+  for (auto& file : files_) {
+    if (!file->unsynced) continue;
+    ++file->pins;
+    unsynced.push_back(file.get());
+  }
+  int error = 0;
+  std::string failed_path;
+  for (JournalFile* file : unsynced) {
+    file->unsynced = false;
+    if (error == 0) {
+      ++stats_.syncs;
+      const int result = co_await io_sync(reactor_, file->cached_handle);
+      if (result < 0) {
+        error = -result;
+        failed_path = file->path;
+      }
+    }
+    if (error != 0) file->poisoned = file->sealed = true;
+    --file->pins;
+  }
+  reclaim();
+  if (error != 0) {
+    co_return co_await rescue(Error::from_errno(
+        error, fmt::format("journal: sync of {} failed; what was not durable is copied elsewhere",
+                           failed_path)));
+  }
+  durable_ = std::max(durable_, end);
+  co_return Result<void>{};
+}
+
+// After a failed sync, what the kernel says of those pages is worth nothing. Every record beyond
+// the durable part is read back, checked and written to a new file, whose header says that the log
+// before it ends at the durable part.
+Task<Result<void>> Journal::rescue(const Error& error) {
+  LOG_ERROR("{}", error.message());
+  while (writing_) co_await idle_.wait();
+  writing_ = true;
+  for (auto& file : files_) {
+    if (!file->unsynced) continue;
+    file->unsynced = false;
+    file->sealed = file->poisoned = true;
+  }
+  std::vector<JournalFile*> old;
+  for (auto& file : files_) {
+    if (file->last_sequence <= durable_) continue;
+    ++file->pins;
+    old.push_back(file.get());
+  }
+  const uint64_t keep_from = durable_;
+  Result<void> outcome = co_await roll();
+  if (outcome) {
+    files_.back()->header.previous_last_sequence = keep_from;
+    files_.back()->header.first_sequence = keep_from + 1;
+    std::vector<std::byte> block(kBlock);
+    journal_format::encode_file_header(files_.back()->header, block);
+    outcome = fs_.write(files_.back()->cached_handle, ConstBytes(block), 0);
+  }
+  for (size_t i = 0; i < old.size() && outcome; ++i) {
+    const std::vector<IndexEntry> entries = old[i]->entries;
+    for (const IndexEntry& entry : entries) {
+      if (entry.record.sequence <= keep_from) continue;
+      outcome = co_await copy_record(*old[i], entry);
+      if (!outcome) break;
+    }
+  }
+  const uint64_t end = landed_;
+  for (auto& file : files_) {
+    if (!outcome || !file->unsynced) continue;
+    file->unsynced = false;
+    if (const int result = co_await io_sync(reactor_, file->cached_handle); result < 0)
+      outcome = fail_errno(-result, "journal: sync of {} failed again", file->path);
+  }
+  for (JournalFile* file : old) --file->pins;
+  if (outcome) {
+    durable_ = std::max(durable_, end);
+  } else {
+    failed_ = outcome.error().wrap(
+        "journal: gave up after a failed sync; replace the disk, then restart squalld");
+    LOG_ERROR("{}", failed_->message());
+  }
+  reclaim();
+  writing_ = false;
+  idle_.wake_all();
+  if (!queue_.empty()) {
+    writing_ = true;
+    spawn(run_queue());
+  }
+  if (failed_) co_return std::unexpected(*failed_);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& entry) {
+  auto found = sinks_.find(entry.record.volume_id);
+  if (found == sinks_.end()) co_return Result<void>{};
+  const uint64_t size = record_bytes(entry.record.payload_bytes);
+  std::vector<std::byte> bytes(size);
+  const int got = co_await io_read(reactor_, from.cached_handle, bytes, entry.position);
+  std::optional<JournalRecord> header;
+  if (got == static_cast<int>(size)) header = journal_format::decode_record(bytes, from.seed);
+  found = sinks_.find(entry.record.volume_id);
+  if (found == sinks_.end()) co_return Result<void>{};
+  if (!header || *header != entry.record) {
+    LOG_ERROR("journal: record {} of volume {} was lost by the failed sync", entry.record.sequence,
+              entry.record.volume_id);
+    found->second->lost(entry.record);
+    co_return Result<void>{};
+  }
+  if (!fits(*files_.back(), size, 1)) CO_TRY(co_await roll());
+  JournalFile& to = *files_.back();
+  const ConstBytes payload =
+      ConstBytes(bytes).subspan(kRecordHeaderBytes, entry.record.payload_bytes);
+  journal_format::encode_record_header(*header, payload, to.seed,
+                                       Bytes(bytes).first(kRecordHeaderBytes));
+  to.unsynced = true;
+  CO_TRY(fs_.write(to.cached_handle, ConstBytes(bytes), to.tail));
+  const uint64_t position = to.tail;
+  to.tail += size;
+  to.last_sequence = entry.record.sequence;
+  to.entries.push_back({*header, position});
+  found->second->relocated(*header, {&to, position + kRecordHeaderBytes});
+  co_return Result<void>{};
+}
+
+}  // namespace squall

@@ -1,0 +1,229 @@
+// Journal: a host's write log, shared by its volumes (design decision 5).
+//
+// Fixed-size files, preallocated and zero-filled, recycled oldest first. Records lie in strict
+// order of their sequence numbers; a record has *landed* when it and all before it are in memory
+// that outlives the daemon (cached path) or accepted by the device (direct path), and is *durable*
+// when one sync covered the contiguous log up to it. Each open starts a new generation in a new
+// file whose header says where the last one ended; old files are never appended to.
+//
+// One reactor's thread. Whoever appends has been admitted first, so an append never waits for
+// space. Failures: a failed write abandons the file at the last landed record and fails the batch;
+// a failed sync is never retried: what was not yet durable is copied into a new file (checked
+// against its checksums) or, where that fails, the journal refuses everything from then on.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/task.h"
+#include "format/journal.h"
+#include "io/file_system.h"
+#include "io/gate.h"
+#include "io/reactor.h"
+#include "io/sync.h"
+
+namespace squall {
+
+using JournalRecord = journal_format::RecordHeader;
+
+struct JournalConfig {
+  std::string directory;
+  uint64_t file_bytes = 64 * kMiB;
+  uint64_t max_files = 16;
+  uint64_t min_generation = 0;  // the generation opened is higher, whatever the files say
+  Uuid id_if_new;               // identity of a journal that does not exist yet
+  uint64_t lock_wait_ms = 5000;
+
+  Result<void> validate() const;
+};
+
+// One file of the journal. `live` counts the dirty-map entries that point into it, `pins` the reads
+// in flight; a file without either is recycled once it is the oldest.
+struct JournalFile {
+  std::string path;
+  int cached_handle = -1;
+  int direct_handle = -1;
+  journal_format::FileHeader header;
+  uint64_t seed = 0;
+  uint64_t tail = 0;  // where the next record goes
+  uint64_t last_sequence = 0;
+  uint64_t live = 0;
+  uint64_t pins = 0;
+  bool unsynced = false;  // holds bytes that no sync has covered
+  bool sealed = false;    // no more appends
+  bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
+  std::vector<journal_format::IndexEntry> entries;  // for the footer; dropped once that is written
+};
+
+// Where a record's payload lies. For zero records only the file counts.
+struct JournalPlace {
+  JournalFile* file = nullptr;
+  uint64_t position = 0;
+};
+
+enum class JournalPath : uint8_t { kCached, kDirect };
+
+// A volume's side of the journal. Called in sequence order, from inside the journal: no suspension,
+// no calls back into it.
+class JournalSink {
+ public:
+  virtual ~JournalSink() = default;
+  virtual void landed(const JournalRecord& record, JournalPlace place) = 0;
+  // The record's bytes now lie at `place` instead.
+  virtual void relocated(const JournalRecord& record, JournalPlace place) = 0;
+  // The record's bytes are gone (failed sync, page dropped): the volume must fail from now on.
+  virtual void lost(const JournalRecord& record) = 0;
+};
+
+struct JournalStats {
+  uint64_t files = 0;
+  uint64_t files_max = 0;
+  uint64_t appended_records = 0;
+  uint64_t appended_bytes = 0;
+  uint64_t syncs = 0;
+  uint64_t replayed_records = 0;
+};
+
+class Journal {
+ public:
+  using ReplayVisitor = std::function<void(const JournalRecord& record, JournalPlace place)>;
+
+  // Locks the directory, replays what is there through `visit` in sequence order, and opens a new
+  // generation durably. A visitor keeps a record by counting it in place.file->live.
+  static Task<Result<std::unique_ptr<Journal>>> open(Reactor& reactor, FileSystem& files,
+                                                     JournalConfig config, ReplayVisitor visit);
+  ~Journal();
+
+  // Appends need an admission of at least their size first; it is spent by the append.
+  // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
+  Task<Result<void>> admit(uint64_t payload_bytes);
+  // For copies of what the journal holds already: from the part kept back from admit.
+  void admit_reserved(uint64_t payload_bytes);
+  void return_admission(uint64_t payload_bytes);  // admitted, but not appended after all
+
+  // Returns the record's sequence once it has landed; by then `sink` was told. The sequence is
+  // taken at the call, so calls' order is the log's. `payload` stays the caller's until it returns.
+  Task<Result<uint64_t>> append(journal_format::RecordType type, uint64_t volume_id, uint64_t epoch,
+                                uint64_t offset, uint64_t length, ConstBytes payload,
+                                JournalPath path);
+  // The contiguous log up to everything landed before the call is durable when it returns.
+  Task<Result<void>> flush();
+
+  Task<Result<void>> read(JournalPlace place, Bytes to);
+
+  // The sinks of volumes with records here; a record of a volume without one is forgotten.
+  void attach(uint64_t volume_id, JournalSink* sink) { sinks_[volume_id] = sink; }
+  void detach(uint64_t volume_id, JournalSink* sink) {
+    if (auto it = sinks_.find(volume_id); it != sinks_.end() && it->second == sink)
+      sinks_.erase(it);
+  }
+
+  // Recycles the oldest files that nothing refers to; call after dropping references in bulk.
+  void reclaim();
+
+  // Called (posted) when space runs low: the owner commits volumes, oldest first.
+  void set_pressure_handler(std::function<void()> handler) { on_pressure_ = std::move(handler); }
+  bool under_pressure() const;
+  // Records at or below this sequence keep the oldest file from being recycled.
+  uint64_t oldest_file_last_sequence() const;
+  const JournalFile* oldest_file() const { return files_.empty() ? nullptr : files_.front().get(); }
+
+  const Uuid& id() const { return id_; }
+  uint64_t generation() const { return generation_; }
+  // Every sequence given out so far is at or below this.
+  uint64_t last_sequence() const { return next_sequence_ - 1; }
+  uint64_t max_payload_bytes() const { return max_payload_bytes_; }
+  JournalStats stats() const;
+
+  Task<void> stop();
+
+ private:
+  struct Pending {
+    JournalRecord header;
+    ConstBytes payload;
+    JournalPath path;
+    uint64_t position = 0;
+    std::coroutine_handle<> waiter;
+    std::optional<Error> error;
+    bool done = false;
+  };
+
+  Journal(Reactor& reactor, FileSystem& files, JournalConfig config);
+
+  // journal_open.cc
+  Result<void> lock_directory();
+  Result<std::vector<std::unique_ptr<JournalFile>>> open_existing();
+  Result<std::unique_ptr<JournalFile>> open_file(const std::string& path);
+  Result<uint64_t> replay(const ReplayVisitor& visit);
+  Result<void> replay_file(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
+  Result<bool> replay_from_footer(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
+  Result<void> replay_by_scan(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
+  Task<Result<void>> start_generation(uint64_t previous_last_sequence);
+
+  // journal_files.cc: the life of files
+  Task<Result<std::unique_ptr<JournalFile>>> create_file();
+  Task<Result<void>> roll();
+  Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
+  void prepare_spare();
+  Task<void> prepare_spare_task();
+  Task<void> finish_file(JournalFile* file);
+  void close_file(JournalFile& file, bool remove);
+  uint64_t free_bytes() const;
+
+  // journal.cc: appends and syncs
+  bool fits(const JournalFile& file, uint64_t bytes, uint64_t records) const;
+  Result<void> write_cached(std::span<Pending*> batch);
+  Task<Result<void>> write_direct(std::span<Pending*> batch);
+  Task<void> run_queue();
+  std::vector<Pending*> take_batch(bool& direct);
+  void place(std::span<Pending*> batch, JournalFile& file, uint64_t position);
+  void land(std::span<Pending*> batch);
+  void fail_batch(std::span<Pending*> batch, const Error& error);
+  Task<Result<void>> sync_round();
+  Task<Result<void>> rescue(const Error& error);
+  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry);
+
+  Reactor& reactor_;
+  FileSystem& fs_;
+  JournalConfig config_;
+  Uuid id_;
+  int lock_handle_ = -1;
+  uint64_t generation_ = 0;
+  uint64_t next_sequence_ = 0;
+  uint64_t next_file_number_ = 1;
+  uint64_t next_slot_ = 0;
+  uint64_t max_payload_bytes_ = 0;
+  uint64_t landed_ = 0;
+  uint64_t durable_ = 0;
+
+  std::deque<std::unique_ptr<JournalFile>> files_;  // by number; the last one is current
+  std::vector<std::unique_ptr<JournalFile>> spares_;
+  bool preparing_spare_ = false;
+  std::optional<Error> spare_error_;
+  WaitQueue spare_ready_;
+
+  std::deque<Pending*> queue_;
+  bool writing_ = false;  // the queue's runner (or a rescue) owns the tail
+  WaitQueue idle_;
+  bool sync_running_ = false;
+  WaitQueue sync_done_;
+  std::optional<Error> failed_;  // for good
+
+  uint64_t admitted_bytes_ = 0;
+  WaitQueue admission_;
+  std::function<void()> on_pressure_;
+  bool pressure_posted_ = false;
+
+  std::unordered_map<uint64_t, JournalSink*> sinks_;
+  JournalStats stats_;
+  Gate gate_;
+};
+
+}  // namespace squall

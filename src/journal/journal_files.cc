@@ -1,0 +1,243 @@
+// The life of journal files: created and zero-filled ahead of need, filled, sealed with an index
+// footer once everything in them is durable, recycled when nothing refers to them any more. Only
+// the oldest file is ever recycled, so the numbers of the files in use stay consecutive, which is
+// how start-up tells the log from leftovers.
+#include "base/hash.h"
+#include "base/log.h"
+#include "journal/journal.h"
+
+namespace squall {
+
+using journal_format::kBlock;
+
+namespace {
+constexpr uint64_t kFillBytes = 1 * kMiB;
+// What one record takes at most: header, footer entry, rounding and the pads of a direct write.
+uint64_t admission_cost(uint64_t payload_bytes) {
+  return round_up(payload_bytes, kBlock) + 2 * kBlock;
+}
+// Kept back from admissions, for copies after a failed sync and for stragglers of stuck volumes.
+constexpr uint64_t kReservedFiles = 1;
+}  // namespace
+
+Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
+  const std::string path = fmt::format("{}/slot-{:06}.wal", config_.directory, next_slot_++);
+  auto file = std::make_unique<JournalFile>();
+  file->path = path;
+  CO_TRY_ASSIGN(file->cached_handle, fs_.open(path, {.write = true, .create = true}));
+  auto undo = [&](const Error& error) {
+    close_file(*file, true);
+    return std::unexpected(error.wrap(fmt::format("journal: cannot create {}", path)));
+  };
+  auto direct = fs_.open(path, {.write = true, .direct = true});
+  if (!direct) co_return undo(direct.error());
+  file->direct_handle = *direct;
+  if (auto locked = fs_.lock(file->direct_handle, 0); !locked) co_return undo(locked.error());
+  if (auto done = fs_.allocate(file->cached_handle, config_.file_bytes); !done)
+    co_return undo(done.error());
+  const AlignedBuffer zeros(std::min(kFillBytes, config_.file_bytes));
+  for (uint64_t at = 0; at < config_.file_bytes; at += zeros.size()) {
+    const uint64_t size = std::min<uint64_t>(zeros.size(), config_.file_bytes - at);
+    const int written =
+        co_await io_write(reactor_, file->direct_handle, zeros.bytes().first(size), at);
+    if (written < 0) co_return undo(Error::from_errno(-written, "zero-filling"));
+  }
+  if (const int synced = co_await io_sync(reactor_, file->cached_handle); synced < 0)
+    co_return undo(Error::from_errno(-synced, "sync"));
+  if (auto synced = fs_.sync_directory(config_.directory); !synced) co_return undo(synced.error());
+  co_return std::move(file);
+}
+
+// Makes `file` the current one, in the page cache only: its header becomes durable with its
+// records.
+Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
+                                 uint64_t previous_last_sequence) {
+  file->header = {.journal_id = id_,
+                  .generation = generation_,
+                  .file_number = next_file_number_++,
+                  .file_bytes = config_.file_bytes,
+                  .first_sequence = previous_last_sequence + 1,
+                  .previous_last_sequence = previous_last_sequence};
+  file->seed = mix(journal_format::generation_seed(id_, generation_), file->header.file_number);
+  file->tail = kBlock;
+  file->last_sequence = previous_last_sequence;
+  file->entries.clear();
+  file->sealed = file->poisoned = false;
+  file->unsynced = true;
+  std::vector<std::byte> block(kBlock);
+  journal_format::encode_file_header(file->header, block);
+  if (auto written = fs_.write(file->cached_handle, ConstBytes(block), 0); !written) {
+    const Error error = written.error().wrap("journal: header of " + file->path);
+    close_file(*file, true);
+    return std::unexpected(error);
+  }
+  files_.push_back(std::move(file));
+  return {};
+}
+
+Task<Result<void>> Journal::roll() {
+  JournalFile* full = files_.back().get();
+  full->sealed = true;
+  spare_error_.reset();
+  while (spares_.empty()) {
+    prepare_spare();
+    if (spares_.empty()) co_await spare_ready_.wait();
+    if (spare_error_) co_return std::unexpected(*spare_error_);
+  }
+  auto spare = std::move(spares_.back());
+  spares_.pop_back();
+  CO_TRY(begin_file(std::move(spare), landed_));
+  if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
+  prepare_spare();
+  reclaim();
+  co_return Result<void>{};
+}
+
+// Creates the next file in the background, so that a roll finds it ready.
+void Journal::prepare_spare() {
+  if (preparing_spare_ || !spares_.empty() || gate_.is_closed()) return;
+  // One beyond the limit is allowed when nothing else can give the tail a place.
+  if (files_.size() >= config_.max_files + kReservedFiles) {
+    if (on_pressure_ && !pressure_posted_) {
+      pressure_posted_ = true;
+      reactor_.post([this, pass = gate_.enter()] {
+        pressure_posted_ = false;
+        if (pass) on_pressure_();
+      });
+    }
+    return;
+  }
+  preparing_spare_ = true;
+  spawn(prepare_spare_task());
+}
+
+Task<void> Journal::prepare_spare_task() {
+  auto pass = gate_.enter();
+  auto file = co_await create_file();
+  preparing_spare_ = false;
+  if (file) {
+    spares_.push_back(std::move(*file));
+  } else {
+    LOG_WARN("{}", file.error().message());
+    spare_error_ = file.error();
+  }
+  spare_ready_.wake_all();
+}
+
+// Writes the footer once the file's records are durable; a footer that is missing costs start-up a
+// scan, so its own errors do not matter.
+Task<void> Journal::finish_file(JournalFile* file) {
+  auto pass = gate_.enter();
+  if (!pass) co_return;
+  ++file->pins;
+  const uint64_t last = file->last_sequence;
+  auto durable = co_await flush();
+  if (durable && durable_ >= last && !file->poisoned && !file->entries.empty()) {
+    const auto footer = journal_format::encode_footer(file->entries, last, file->seed);
+    const int written = co_await io_write(reactor_, file->cached_handle, footer,
+                                          config_.file_bytes - footer.size());
+    if (written < 0) LOG_WARN("journal: footer of {} not written: errno {}", file->path, -written);
+    if (!file->poisoned) file->entries = {};
+  }
+  --file->pins;
+  reclaim();
+}
+
+void Journal::reclaim() {
+  if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
+  bool freed = false;
+  while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
+    auto file = std::move(files_.front());
+    files_.pop_front();
+    const bool surplus = files_.size() + spares_.size() >= config_.max_files;
+    if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes) {
+      close_file(*file, true);
+    } else {
+      spares_.push_back(std::move(file));
+      spare_ready_.wake_all();
+    }
+    freed = true;
+  }
+  if (freed) admission_.wake_all();
+}
+
+void Journal::close_file(JournalFile& file, bool remove) {
+  if (file.direct_handle >= 0) fs_.close(file.direct_handle);
+  if (file.cached_handle >= 0) fs_.close(file.cached_handle);
+  file.direct_handle = file.cached_handle = -1;
+  if (!remove) return;
+  if (auto removed = fs_.remove(file.path); !removed)
+    LOG_WARN("journal: {}", removed.error().message());
+}
+
+uint64_t Journal::free_bytes() const {
+  const uint64_t usable = config_.file_bytes - max_payload_bytes_ - 8 * kBlock;
+  const JournalFile& current = *files_.back();
+  const uint64_t in_current = current.sealed || current.tail >= usable ? 0 : usable - current.tail;
+  const uint64_t limit = config_.max_files - kReservedFiles;
+  const uint64_t unused = files_.size() >= limit ? 0 : limit - files_.size();
+  return in_current + unused * usable;
+}
+
+bool Journal::under_pressure() const {
+  // A quarter left is early enough for commits to win the race against a steady writer.
+  return free_bytes() < config_.max_files * config_.file_bytes / 4 || !admission_.empty();
+}
+
+uint64_t Journal::oldest_file_last_sequence() const {
+  return files_.size() > 1 ? files_.front()->last_sequence : 0;
+}
+
+Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
+  auto pass = gate_.enter();
+  const uint64_t cost = admission_cost(payload_bytes);
+  for (;;) {
+    if (!pass || gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (failed_) co_return std::unexpected(*failed_);
+    if (under_pressure() && on_pressure_ && !pressure_posted_) {
+      pressure_posted_ = true;
+      reactor_.post([this, inner = gate_.enter()] {
+        pressure_posted_ = false;
+        if (inner) on_pressure_();
+      });
+    }
+    if (free_bytes() >= admitted_bytes_ + cost) break;
+    co_await admission_.wait();
+  }
+  admitted_bytes_ += cost;
+  co_return Result<void>{};
+}
+
+void Journal::admit_reserved(uint64_t payload_bytes) {
+  admitted_bytes_ += admission_cost(payload_bytes);
+}
+
+void Journal::return_admission(uint64_t payload_bytes) {
+  const uint64_t cost = admission_cost(payload_bytes);
+  CHECK(admitted_bytes_ >= cost);
+  admitted_bytes_ -= cost;
+  if (!admission_.empty()) admission_.wake_one();
+}
+
+JournalStats Journal::stats() const {
+  JournalStats stats = stats_;
+  stats.files = files_.size();
+  stats.files_max = config_.max_files;
+  return stats;
+}
+
+Task<void> Journal::stop() {
+  auto closed = gate_.close();
+  admission_.wake_all();
+  spare_ready_.wake_all();
+  co_await closed;
+  while (writing_ || sync_running_ || preparing_spare_) co_await yield_to(reactor_);
+}
+
+Journal::~Journal() {
+  for (auto& file : files_) close_file(*file, false);
+  for (auto& file : spares_) close_file(*file, false);
+  if (lock_handle_ >= 0) fs_.close(lock_handle_);
+}
+
+}  // namespace squall

@@ -1,0 +1,418 @@
+// Start-up, the directory of disks, and background work. The verbs are in volume_verbs.cc.
+#include "volume/host_volumes.h"
+
+#include "base/log.h"
+#include "volume/base_reader.h"
+
+namespace squall {
+
+namespace {
+constexpr std::string_view kPoolPartition = "pool";
+constexpr std::string_view kNextIdKey = "next_id";
+constexpr uint64_t kIdBatch = 4096;
+constexpr std::string_view kImportPrefix = ":import-";
+constexpr uint64_t kBackgroundIntervalNs = 1'000'000'000;
+}  // namespace
+
+HostVolumes::HostVolumes(Reactor& reactor, FileSystem& files, RecordStore& records, MetaStore& meta,
+                         SegmentStore& segments, LogStore& logs, HostVolumesConfig config)
+    : reactor_(reactor),
+      records_(records),
+      meta_(meta),
+      segments_(segments),
+      logs_(logs),
+      files_(files),
+      config_(std::move(config)),
+      scratch_{reactor, files, records, config_.scratch, 0},
+      id_mutex_(std::make_unique<Mutex>(reactor)) {}
+
+HostVolumes::~HostVolumes() = default;
+
+Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, FileSystem& files,
+                                                             RecordStore& records, MetaStore& meta,
+                                                             SegmentStore& segments, LogStore& logs,
+                                                             HostVolumesConfig config) {
+  std::unique_ptr<HostVolumes> host(
+      new HostVolumes(reactor, files, records, meta, segments, logs, std::move(config)));
+  for (const std::string& directory :
+       {host->config_.scratch.fast_directory, host->config_.scratch.overflow_directory})
+    if (!directory.empty()) CO_TRY(files.make_directory(directory));
+  CO_TRY(co_await host->load_catalog());
+  CO_TRY(co_await host->open_journal());
+  if (auto recovered = co_await host->recover_logs(); !recovered) {
+    co_await host->stop();
+    co_return std::unexpected(recovered.error());
+  }
+  spawn(host->background());
+  co_return std::move(host);
+}
+
+Task<Result<void>> HostVolumes::load_catalog() {
+  CO_TRY_ASSIGN(const auto volumes, co_await meta_.list("v/", ""));
+  for (const MetaEntry& row : volumes) {
+    const std::string name = row.partition.substr(2);
+    EntryRef& entry = volumes_[name];
+    if (entry == nullptr) {
+      entry = std::make_shared<Entry>();
+      entry->verbs = std::make_unique<Mutex>(reactor_);
+    }
+    if (row.key == kHeadKey) {
+      auto head = decode_volume_head(row.value);
+      if (!head) co_return std::unexpected(head.error().wrap("volume " + name));
+      names_by_id_[head->id] = name;
+      entry->head = std::move(*head);
+      entry->head_value = row.value;
+    } else if (row.key.starts_with("snap/")) {
+      auto snapshot = decode_snapshot_head(row.value);
+      if (!snapshot) co_return std::unexpected(snapshot.error().wrap("snapshot of volume " + name));
+      entry->snapshots.emplace(row.key.substr(5), std::move(*snapshot));
+    }
+  }
+  std::erase_if(volumes_, [](const auto& item) { return item.second->head.id == 0; });
+  CO_TRY_ASSIGN(const auto images, co_await meta_.list("i/", ""));
+  for (const MetaEntry& row : images) {
+    const std::string name = row.partition.substr(2);
+    auto head = decode_snapshot_head(row.value);
+    if (!head) co_return std::unexpected(head.error().wrap("image " + name));
+    images_.emplace(name, std::move(*head));
+  }
+  co_return Result<void>{};
+}
+
+// The generation is recorded in the catalog before it is used, so that sequences never go back even
+// when the journal's disk is replaced by an empty one.
+Task<Result<void>> HostVolumes::open_journal() {
+  CO_TRY_ASSIGN(const auto nodes, co_await meta_.list("n/", std::string(kHeadKey)));
+  for (const MetaEntry& row : nodes) {
+    CO_TRY_ASSIGN(const NodeHead node, decode_node_head(row.value));
+    config_.journal.min_generation =
+        std::max(config_.journal.min_generation, node.journal_generation);
+  }
+  struct Replayed {
+    JournalRecord record;
+    JournalPlace place;
+  };
+  // Volumes need the journal and the journal's replay needs volumes: kept apart by this list, whose
+  // entries pin their files.
+  std::vector<Replayed> replayed;
+  CO_TRY_ASSIGN(journal_,
+                co_await Journal::open(reactor_, files_, config_.journal,
+                                       [&](const JournalRecord& record, JournalPlace place) {
+                                         const auto name = names_by_id_.find(record.volume_id);
+                                         if (name == names_by_id_.end()) return;
+                                         const Entry& entry = *volumes_.at(name->second);
+                                         if (record.sequence <= entry.head.journal_position) return;
+                                         ++place.file->pins;
+                                         replayed.push_back({record, place});
+                                       }));
+  context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
+                                   config_.commit_bytes, config_.quota_bytes,
+                                   [this](uint64_t more) { return pool_has_room(more); }});
+  for (const Replayed& r : replayed) {
+    const std::string& name = names_by_id_.at(r.record.volume_id);
+    const EntryRef& entry = volumes_.at(name);
+    if (auto disk = volume_of(name, entry)) (*disk)->replay(r.record, r.place);
+    --r.place.file->pins;
+  }
+  journal_->reclaim();
+  journal_->set_pressure_handler([this] { relieve_pressure(); });
+  NodeHead node{journal_->id(), journal_->generation(), config_.host_name};
+  MetaTransaction transaction;
+  transaction.partition = "n/" + journal_->id().to_string();
+  transaction.puts.push_back({std::string(kHeadKey), encode(node)});
+  co_return co_await meta_.commit(std::move(transaction));
+}
+
+Task<Result<void>> HostVolumes::recover_logs() {
+  std::vector<std::pair<std::string, EntryRef>> logged;
+  for (const auto& [name, entry] : volumes_)
+    if (entry->head.durability == static_cast<uint8_t>(Durability::kPool) && entry->head.dirty &&
+        entry->head.owner == journal_->id())
+      logged.emplace_back(name, entry);
+  for (const auto& [name, entry] : logged) {
+    CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
+    CO_TRY(co_await disk->recover_log());
+  }
+  co_return Result<void>{};
+}
+
+// ---- the directory of disks ----
+
+// Counts one client of a volume for as long as it lives.
+class HostVolumes::ClientHold {
+ public:
+  ClientHold(Reactor& reactor, EntryRef entry, std::shared_ptr<WritableDisk> disk)
+      : reactor_(reactor), entry_(std::move(entry)), disk_(std::move(disk)) {
+    ++entry_->clients;
+  }
+  ClientHold(const ClientHold&) = delete;
+  ~ClientHold() {
+    --entry_->clients;
+    entry_->idle_since_ns = reactor_.now_ns();
+  }
+
+ private:
+  Reactor& reactor_;
+  EntryRef entry_;
+  std::shared_ptr<WritableDisk> disk_;
+};
+
+Result<HostVolumes::EntryRef> HostVolumes::find(const std::string& name) const {
+  const auto it = volumes_.find(name);
+  if (it == volumes_.end())
+    return fail(ErrorKind::kNotFound, "volume {} does not exist; see: squall volume list", name);
+  return it->second;
+}
+
+Result<std::shared_ptr<Volume>> HostVolumes::volume_of(const std::string& name,
+                                                       const EntryRef& entry) {
+  if (entry->head.stateless)
+    return fail(ErrorKind::kUnsupported,
+                "volume {} is stateless: it has no snapshots, commits or rollback", name);
+  if (entry->disk == nullptr) {
+    entry->disk =
+        std::make_shared<Volume>(*context_, name, entry->head, entry->head_value, entry->counters);
+    entry->idle_since_ns = reactor_.now_ns();
+  }
+  return entry->disk;
+}
+
+Result<std::shared_ptr<StatelessDisk>> HostVolumes::stateless_of(const EntryRef& entry) {
+  if (entry->stateless == nullptr) {
+    const VolumeHead& head = entry->head;
+    TRY_ASSIGN(
+        entry->stateless,
+        StatelessDisk::open(scratch_, head.id, {head.root, head.root_height}, head.size_bytes));
+  }
+  return entry->stateless;
+}
+
+Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
+  if (!gate_.enter()) co_return fail(ErrorKind::kCancelled, "squalld is stopping");
+  if (const size_t at = name.find('@'); at != std::string::npos) {
+    CO_TRY_ASSIGN(const Origin origin, resolve_origin(name));
+    co_return OpenDisk{
+        std::make_shared<SnapshotDisk>(reactor_, records_, origin.root, origin.size_bytes), nullptr,
+        false};
+  }
+  if (name.starts_with(kImportPrefix)) {
+    for (const auto& [id, import] : imports_)
+      if (name == fmt::format("{}{}", kImportPrefix, id))
+        co_return OpenDisk{import.disk, import.disk, true};
+    co_return fail(ErrorKind::kNotFound, "import session {} has ended", name);
+  }
+  if (const auto image = images_.find(name); image != images_.end()) {
+    const SnapshotHead& head = image->second;
+    co_return OpenDisk{
+        std::make_shared<SnapshotDisk>(reactor_, records_, IndexRoot{head.root, head.root_height},
+                                       head.size_bytes),
+        nullptr, false};
+  }
+  CO_TRY_ASSIGN(const EntryRef entry, find(name));
+  std::shared_ptr<WritableDisk> disk;
+  if (entry->head.stateless) {
+    CO_TRY_ASSIGN(disk, stateless_of(entry));
+  } else {
+    CO_TRY_ASSIGN(disk, volume_of(name, entry));
+  }
+  auto hold = std::make_shared<ClientHold>(reactor_, entry, disk);
+  co_return OpenDisk{std::shared_ptr<ReadableDisk>(hold, disk.get()),
+                     std::shared_ptr<WritableDisk>(hold, disk.get()), entry->head.shared};
+}
+
+Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
+  std::vector<DiskSummary> disks;
+  for (const auto& [name, head] : images_) disks.push_back({name, "image", head.size_bytes, true});
+  for (const auto& [name, entry] : volumes_) {
+    refresh(*entry);
+    disks.push_back({name, "volume", entry->head.size_bytes, false});
+    for (const auto& [snapshot, head] : entry->snapshots)
+      disks.push_back({name + "@" + snapshot, "snapshot", head.size_bytes, true});
+  }
+  co_return disks;
+}
+
+// ---- shared by the verbs ----
+
+void HostVolumes::refresh(Entry& entry) const {
+  if (entry.disk != nullptr) entry.head = entry.disk->head();
+}
+
+Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
+  co_await id_mutex_->acquire();
+  SemaphoreGuard guard(*id_mutex_);
+  if (ids_end_ - next_id_ < count) {
+    CO_TRY_ASSIGN(const auto stored,
+                  co_await meta_.get(std::string(kPoolPartition), std::string(kNextIdKey)));
+    const uint64_t first = stored ? std::strtoull(stored->c_str(), nullptr, 10) : 1;
+    if (first == 0)
+      co_return fail(ErrorKind::kCorrupt, "catalog: pool/next_id is not a number: '{}'", *stored);
+    const uint64_t end = first + std::max(count, kIdBatch);
+    MetaTransaction transaction;
+    transaction.partition = kPoolPartition;
+    transaction.compares.push_back({std::string(kNextIdKey), stored});
+    transaction.puts.push_back({std::string(kNextIdKey), std::to_string(end)});
+    CO_TRY(co_await meta_.commit(std::move(transaction)));
+    next_id_ = first;
+    ids_end_ = end;
+  }
+  const uint64_t id = next_id_;
+  next_id_ += count;
+  co_return id;
+}
+
+Result<void> HostVolumes::check_new_name(const std::string& name) const {
+  const bool good = !name.empty() && name.size() <= 64 && name[0] != '.' && name[0] != '-' &&
+                    name.find_first_not_of(
+                        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                        "0123456789._-") == std::string::npos;
+  if (!good)
+    return fail(ErrorKind::kInvalid,
+                "name '{}' is not 1 to 64 of letters, digits, '.', '_', '-', starting with a "
+                "letter, digit or '_'",
+                name);
+  if (images_.contains(name))
+    return fail(ErrorKind::kExists, "an image named {} exists; choose another name", name);
+  if (volumes_.contains(name))
+    return fail(ErrorKind::kExists, "a volume named {} exists; choose another name", name);
+  if (reserved_names_.contains(name))
+    return fail(ErrorKind::kExists, "{} is being created right now; choose another name", name);
+  return {};
+}
+
+Result<void> HostVolumes::check_store(const std::string& store) const {
+  if (store.empty()) return {};
+  TRY_ASSIGN(const auto stores, segments_.stores());
+  for (const StoreInfo& info : stores)
+    if (info.name == store) return {};
+  return fail(ErrorKind::kNotFound, "store {} does not exist; see: squall status", store);
+}
+
+// Guests' writes may not use up what commits, catalog and file system need to go on. The answer is
+// an estimate, refreshed twice a second: what is dirty in all volumes counts as used.
+bool HostVolumes::pool_has_room(uint64_t more) {
+  const uint64_t now = reactor_.now_ns();
+  if (room_checked_ns_ == 0 || now - room_checked_ns_ > 500'000'000) {
+    room_checked_ns_ = now;
+    room_bytes_ = 0;
+    if (const auto stores = segments_.stores())
+      for (const StoreInfo& store : *stores)
+        if (store.available) room_bytes_ = std::max(room_bytes_, store.available_bytes);
+    uint64_t dirty = 0;
+    for (const auto& [name, entry] : volumes_)
+      if (entry->disk != nullptr) dirty += entry->disk->dirty_bytes();
+    const uint64_t taken = dirty + dirty / 8 + config_.reserve_bytes;
+    room_bytes_ = room_bytes_ > taken ? room_bytes_ - taken : 0;
+  }
+  const uint64_t need = more + more / 8;
+  if (room_bytes_ < need) return false;
+  room_bytes_ -= need;
+  return true;
+}
+
+// ---- background ----
+
+Task<void> HostVolumes::background() {
+  auto pass = gate_.enter();
+  background_timer_.context = this;
+  background_timer_.on_expire = [](Timer& timer) {
+    auto& self = *static_cast<HostVolumes*>(timer.context);
+    std::exchange(self.background_waiter_, {}).resume();
+  };
+  struct Sleep {
+    HostVolumes& host;
+    bool await_ready() const noexcept { return host.gate_.is_closed(); }
+    void await_suspend(std::coroutine_handle<> h) {
+      host.background_waiter_ = h;
+      host.reactor_.arm(host.background_timer_, host.reactor_.now_ns() + kBackgroundIntervalNs);
+    }
+    void await_resume() const noexcept {}
+  };
+  while (!gate_.is_closed()) {
+    co_await Sleep{*this};
+    if (!gate_.is_closed()) co_await background_round();
+  }
+}
+
+Task<void> HostVolumes::background_round() {
+  const uint64_t now = reactor_.now_ns();
+  std::vector<std::pair<std::string, EntryRef>> idle;
+  for (const auto& [name, entry] : volumes_) {
+    if (entry->disk == nullptr && entry->stateless == nullptr) continue;
+    if (entry->disk != nullptr && entry->disk->is_dirty() &&
+        now - entry->disk->dirty_since_ns() > config_.commit_age_ms * 1'000'000)
+      entry->disk->request_commit();
+    if (entry->clients == 0 && now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
+      idle.emplace_back(name, entry);
+  }
+  for (const auto& [name, entry] : idle) {
+    if (gate_.is_closed()) co_return;
+    co_await close_idle(name, entry);
+  }
+}
+
+Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
+  co_await entry->verbs->acquire();
+  SemaphoreGuard guard(*entry->verbs);
+  if (entry->stateless != nullptr && entry->clients == 0) {
+    auto disk = std::exchange(entry->stateless, nullptr);
+    co_await disk->close();
+    co_return;
+  }
+  if (entry->disk == nullptr || entry->clients > 0 || entry->removed) co_return;
+  if (auto released = co_await entry->disk->release(); !released) {
+    LOG_WARN("volume {}: stays open: {}", name, released.error().message());
+    entry->idle_since_ns = reactor_.now_ns();
+    co_return;
+  }
+  if (entry->clients > 0 || entry->disk->is_dirty() || entry->disk->holds_lease()) co_return;
+  refresh(*entry);
+  entry->head_value = encode(entry->head);
+  auto disk = std::exchange(entry->disk, nullptr);
+  co_await disk->close();
+}
+
+void HostVolumes::relieve_pressure() {
+  if (relieving_ || gate_.is_closed()) return;
+  relieving_ = true;
+  spawn(relieve_pressure_task());
+}
+
+// Commits the volumes that hold the journal's oldest file; a volume that cannot commit has its
+// records moved out of the others' way.
+Task<void> HostVolumes::relieve_pressure_task() {
+  auto pass = gate_.enter();
+  const JournalFile* oldest = journal_->oldest_file();
+  std::vector<std::shared_ptr<Volume>> dirty;
+  for (const auto& [name, entry] : volumes_)
+    if (entry->disk != nullptr && entry->disk->is_dirty()) dirty.push_back(entry->disk);
+  for (const auto& disk : dirty) {
+    if (!pass || gate_.is_closed()) break;
+    if (auto done = co_await disk->commit(); !done) {
+      LOG_WARN("journal is short of space and {}", done.error().message());
+      if (journal_->oldest_file() == oldest) {
+        if (auto moved = co_await disk->reappend_stragglers(); !moved)
+          LOG_WARN("{}", moved.error().message());
+      }
+    }
+  }
+  journal_->reclaim();
+  relieving_ = false;
+}
+
+Task<void> HostVolumes::stop() {
+  auto closed = gate_.close();
+  reactor_.disarm(background_timer_);
+  if (background_waiter_) std::exchange(background_waiter_, {}).resume();
+  co_await closed;
+  for (auto& [id, import] : imports_) co_await import.disk->close();
+  imports_.clear();
+  for (auto& [name, entry] : volumes_) {
+    if (entry->disk != nullptr) co_await entry->disk->close();
+    if (entry->stateless != nullptr) co_await entry->stateless->close();
+  }
+  if (journal_ != nullptr) co_await journal_->stop();
+  volumes_.clear();
+}
+
+}  // namespace squall
