@@ -12,7 +12,7 @@ namespace {
 
 PoolIdentity sample_identity() {
   return {.id = *Uuid::parse("00112233-4455-4677-8899-aabbccddeeff"),
-          .default_codec = 1,
+          .default_codec = Codec::kLz4,
           .created_s = 1795219200};
 }
 StoreMarker sample_marker() {
