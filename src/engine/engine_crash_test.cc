@@ -192,30 +192,44 @@ TEST(CatalogCrashTest, DuringACheckpoint) {
   crash_everywhere(disk, writers, {4, 50000, 41});
 }
 
+// Lets `times` syncs fail after `after` good ones, then ends the process one way or the other.
+void fail_syncs_and_crash(sim::DiskFaults faults, bool kill, size_t value_bytes) {
+  SimDisk disk = fresh_catalog();
+  Writers writers = {{"p", {}}, {"q", {}}};
+  {
+    SimReactor reactor(faults.sync.after, disk);
+    auto store = open_catalog(reactor, false);
+    run_writers(reactor, *store, writers, 2, value_bytes);
+    disk.set_faults("/", faults);
+    run_writers(reactor, *store, writers, 6, value_bytes);
+    if (kill)
+      disk.kill_process();
+    else
+      disk.cut_power();
+    run_task(reactor, store->close());
+  }
+  disk.set_faults("/", {});
+  for (const LossPolicy& policy : policies(disk, faults.sync.after)) {
+    SimDisk crashed = disk.clone();
+    crashed.restart(policy);
+    verify_writers(crashed, writers);
+    ASSERT_FALSE(testing::Test::HasFatalFailure())
+        << "after " << faults.sync.after << " times " << faults.sync.times << " evicts "
+        << faults.failed_sync_evicts << " kill " << kill << " policy "
+        << static_cast<int>(policy.kind);
+  }
+}
+
 TEST(CatalogCrashTest, FailedSyncs) {
   for (const bool evicts : {false, true})
     for (uint64_t after = 0; after < 12; ++after)
-      for (const uint64_t times : {1, 3, 1000}) {
-        SimDisk disk = fresh_catalog();
-        Writers writers = {{"p", {}}, {"q", {}}};
-        {
-          SimReactor reactor(after, disk);
-          auto store = open_catalog(reactor, false);
-          run_writers(reactor, *store, writers, 2, 3000);
-          disk.set_faults("/", {.sync = {after, times}, .failed_sync_evicts = evicts});
-          run_writers(reactor, *store, writers, 6, 3000);
-          disk.cut_power();
-          run_task(reactor, store->close());
-        }
-        disk.set_faults("/", {});
-        for (const LossPolicy& policy : policies(disk, after)) {
-          SimDisk crashed = disk.clone();
-          crashed.restart(policy);
-          verify_writers(crashed, writers);
-          ASSERT_FALSE(HasFatalFailure()) << "after " << after << " times " << times << " evicts "
-                                          << evicts << " policy " << static_cast<int>(policy.kind);
-        }
-      }
+      for (const uint64_t times : {1, 3, 1000})
+        for (const bool kill : {false, true})
+          for (const size_t value_bytes : {10, 3000}) {
+            fail_syncs_and_crash({.sync = {after, times}, .failed_sync_evicts = evicts}, kill,
+                                 value_bytes);
+            ASSERT_FALSE(HasFatalFailure());
+          }
 }
 
 FileEngineOptions sim_options() {
