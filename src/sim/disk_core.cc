@@ -88,7 +88,7 @@ std::string DiskCore::current_path(const OpenFile& file) const {
 }
 
 uint64_t DiskCore::latency_ns(const OpenFile& file) const {
-  if (state_.power != Power::kOn || file.boot != boot_) return 0;
+  if (!is_alive(file)) return 0;
   uint64_t total = 0;
   for (const auto& [prefix, faults] : state_.faults) {
     if (faults.latency_ns > 0 && covers(prefix, current_path(file))) total += faults.latency_ns;
@@ -282,7 +282,7 @@ int DiskCore::change_content(OpenFile& file, const std::function<void(DiskImage&
 
 int DiskCore::write(OpenFile& file, uint64_t offset, ConstBytes from) {
   int error = admit(file, Access::kWrite);
-  const bool on = state_.power == Power::kOn && file.boot == boot_ && file.options.write;
+  const bool on = is_alive(file) && file.options.write;
   if (error == 0) {
     const uint64_t more = state_.image.content(file.inode).missing_bytes(offset, from.size());
     if (has_room(file.inode, more)) {
@@ -337,7 +337,7 @@ int DiskCore::lock(OpenFile& file) {
 }
 
 uint64_t DiskCore::begin_sync(OpenFile& file) {
-  if (file.boot == boot_ && state_.power == Power::kOn) flush_mappings(file.inode);
+  if (is_alive(file)) flush_mappings(file.inode);
   return state_.image.last_sequence();
 }
 
@@ -347,7 +347,7 @@ int DiskCore::sync(OpenFile& file, uint64_t last_sequence) {
     flush_mappings(file.inode);
     state_.image.sync(file.inode, last_sequence, state_.random);
     count_change();
-  } else if (error == -EIO && state_.power == Power::kOn) {
+  } else if (error == -EIO && is_alive(file)) {
     const std::string path = current_path(file);
     bool evicts = false;
     bool away = false;
