@@ -12,7 +12,7 @@ bool is_read_only(std::optional<uint16_t> flags) {
   return flags && (*flags & kFlagReadOnly) != 0;
 }
 
-TEST_F(NbdServerTest, OneWritingClientOthersReadOnly) {
+TEST_P(NbdServerTest, OneWritingClientOthersReadOnly) {
   auto a = connect_as(process(1)), b = connect_as(process(2)), c = connect_as(process(1));
   EXPECT_FALSE(is_read_only(a->go("disk")));
   EXPECT_TRUE(is_read_only(b->go("disk")));
@@ -34,7 +34,7 @@ TEST_F(NbdServerTest, OneWritingClientOthersReadOnly) {
   EXPECT_FALSE(is_read_only(d->go("disk"))) << "the writer has left";
 }
 
-TEST_F(NbdServerTest, SharedDisksHaveManyWriters) {
+TEST_P(NbdServerTest, SharedDisksHaveManyWriters) {
   auto a = connect_as(process(1)), b = connect_as(host("10.0.0.1"));
   EXPECT_FALSE(is_read_only(a->go("shared")));
   EXPECT_FALSE(is_read_only(b->go("shared")));
@@ -43,7 +43,7 @@ TEST_F(NbdServerTest, SharedDisksHaveManyWriters) {
 
 // A client dies with one request in flight and another unread. The first may land, but before its
 // successor is answered; the second may not land at all any more.
-TEST_F(NbdServerTest, ADeadClientsRequestsNeverLandAfterItsSuccessors) {
+TEST_P(NbdServerTest, ADeadClientsRequestsNeverLandAfterItsSuccessors) {
   restart({.requests_per_connection = 1});
   for (const PeerIdentity& successor : {process(1), process(2)}) {
     auto dead = connect_as(process(1));
@@ -74,7 +74,7 @@ TEST_F(NbdServerTest, ADeadClientsRequestsNeverLandAfterItsSuccessors) {
   }
 }
 
-TEST_F(NbdServerTest, OnTcpANewConnectionReplacesTheOldOneOfItsClient) {
+TEST_P(NbdServerTest, OnTcpANewConnectionReplacesTheOldOneOfItsClient) {
   restart({.requests_per_connection = 1});
   auto old = connect_as(host("10.0.0.1"));
   const auto flags = old->go("disk");
@@ -101,7 +101,7 @@ TEST_F(NbdServerTest, OnTcpANewConnectionReplacesTheOldOneOfItsClient) {
   EXPECT_TRUE(other->read(0, 512));
 }
 
-TEST_F(NbdServerTest, DisconnectExportEndsItsClientsAndNoOthers) {
+TEST_P(NbdServerTest, DisconnectExportEndsItsClientsAndNoOthers) {
   auto a = connect(), b = connect(), image = connect();
   ASSERT_TRUE(a->go("disk") && b->go("disk") && image->go("image"));
   disk_->hold();
@@ -119,7 +119,7 @@ TEST_F(NbdServerTest, DisconnectExportEndsItsClientsAndNoOthers) {
   EXPECT_FALSE(connect()->go("disk"));
 }
 
-TEST_F(NbdServerTest, StopFinishesAndAnswersWhatIsInFlight) {
+TEST_P(NbdServerTest, StopFinishesAndAnswersWhatIsInFlight) {
   auto c = connect();
   auto shaking = connect();
   ASSERT_TRUE(c->go("disk"));
@@ -137,7 +137,7 @@ TEST_F(NbdServerTest, StopFinishesAndAnswersWhatIsInFlight) {
 }
 
 // The stream of a whole session, cut at every byte: the client vanishes there.
-TEST_F(NbdServerTest, AClientMayVanishAtAnyByte) {
+TEST_P(NbdServerTest, AClientMayVanishAtAnyByte) {
   disk_->set_suspend_chance(0.5);
   std::vector<std::byte> stream{{}, {}, {}, std::byte{3}};
   const auto add = [&](const std::vector<std::byte>& bytes) {
@@ -176,7 +176,7 @@ TEST_F(NbdServerTest, AClientMayVanishAtAnyByte) {
 }
 
 // Random bytes instead of a handshake, and instead of requests.
-TEST_F(NbdServerTest, NoiseClosesOnlyTheConnectionItCameFrom) {
+TEST_P(NbdServerTest, NoiseClosesOnlyTheConnectionItCameFrom) {
   auto good = connect();
   ASSERT_TRUE(good->go("disk"));
   for (uint64_t seed = 0; seed < 200; ++seed) {
@@ -189,7 +189,7 @@ TEST_F(NbdServerTest, NoiseClosesOnlyTheConnectionItCameFrom) {
   EXPECT_TRUE(good->read(0, 512));
 }
 
-TEST_F(NbdServerTest, FiveHundredConnections) {
+TEST_P(NbdServerTest, FiveHundredConnections) {
   std::vector<std::unique_ptr<TestClient>> clients;
   for (int i = 0; i < 500; ++i) {
     disks_.add("vm" + std::to_string(i), disk_);
@@ -203,7 +203,7 @@ TEST_F(NbdServerTest, FiveHundredConnections) {
   EXPECT_EQ(server_->stats().connections_open, 500U);
 }
 
-TEST_F(NbdServerTest, ConnectionsBeyondTheLimitAreClosed) {
+TEST_P(NbdServerTest, ConnectionsBeyondTheLimitAreClosed) {
   restart({.connections_max = 2});
   auto a = connect(), b = connect();
   ASSERT_TRUE(a->go("disk") && b->go("image"));
@@ -215,7 +215,7 @@ TEST_F(NbdServerTest, ConnectionsBeyondTheLimitAreClosed) {
 
 // A client that asks and never takes the answers holds up only itself; when it holds the memory
 // that others need, it is closed.
-TEST_F(NbdServerTest, AClientThatDoesNotTakeItsReplies) {
+TEST_P(NbdServerTest, AClientThatDoesNotTakeItsReplies) {
   restart({.bytes_total = 8 * kMiB, .stall_ns_max = 100'000'000});
   auto stuck = connect();
   ASSERT_TRUE(stuck->go("disk"));
@@ -229,7 +229,7 @@ TEST_F(NbdServerTest, AClientThatDoesNotTakeItsReplies) {
   EXPECT_TRUE(eventually([&] { return server_->stats().connections_open == 1; }));
 }
 
-TEST_F(NbdServerTest, AClientThatAnnouncesAPayloadAndDoesNotSendIt) {
+TEST_P(NbdServerTest, AClientThatAnnouncesAPayloadAndDoesNotSendIt) {
   restart({.bytes_total = 8 * kMiB, .stall_ns_max = 100'000'000});
   auto stuck = connect();
   ASSERT_TRUE(stuck->go("disk"));
@@ -241,14 +241,14 @@ TEST_F(NbdServerTest, AClientThatAnnouncesAPayloadAndDoesNotSendIt) {
   EXPECT_TRUE(stuck->is_closed());
 }
 
-TEST_F(NbdServerTest, TcpListensWhereConfigured) {
-  NbdServer server(*reactor_, network_, disks_, *admission_,
+TEST_P(NbdServerTest, TcpListensWhereConfigured) {
+  NbdServer server(*reactor_, *network_, disks_, *admission_,
                    NbdConfig{{Endpoint{.host = "127.0.0.1", .port = 0}}, {}});
   ASSERT_TRUE(server.start());
   const auto port = server.bound_port(0);
   ASSERT_TRUE(port);
   {
-    TestClient client(*reactor_, network_, Endpoint{.host = "127.0.0.1", .port = *port});
+    TestClient client(*reactor_, *network_, Endpoint{.host = "127.0.0.1", .port = *port});
     const auto flags = client.go("disk");
     ASSERT_FALSE(is_read_only(flags));
     EXPECT_EQ(*flags & kFlagCanMultiConn, 0) << "a second one would take the first one's place";
@@ -258,12 +258,14 @@ TEST_F(NbdServerTest, TcpListensWhereConfigured) {
   run_task(*reactor_, server.stop());
 }
 
-TEST_F(NbdServerTest, ASocketInUseIsRefused) {
-  NbdServer server(*reactor_, network_, disks_, *admission_, NbdConfig{{endpoint_}, {}});
+TEST_P(NbdServerTest, ASocketInUseIsRefused) {
+  NbdServer server(*reactor_, *network_, disks_, *admission_, NbdConfig{{endpoint_}, {}});
   const auto started = server.start();
   ASSERT_FALSE(started);
   EXPECT_EQ(started.error().kind(), ErrorKind::kBusy);
 }
+
+INSTANTIATE_IN_ALL_WORLDS(NbdServerTest);
 
 }  // namespace
 }  // namespace squall::nbd

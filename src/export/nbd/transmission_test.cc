@@ -16,7 +16,7 @@ class TransmissionTest : public ServerTest {
   }
 };
 
-TEST_F(TransmissionTest, WhatIsWrittenIsRead) {
+TEST_P(TransmissionTest, WhatIsWrittenIsRead) {
   for (const bool structured : {false, true}) {
     auto c = client("disk", structured);
     for (const uint32_t bytes : {1U, 512U, 4097U, 70'000U, 5'000'000U, kMaxPayloadBytes}) {
@@ -32,7 +32,7 @@ TEST_F(TransmissionTest, WhatIsWrittenIsRead) {
   EXPECT_EQ(server_->stats().bytes_written, server_->stats().bytes_read);
 }
 
-TEST_F(TransmissionTest, SparseReads) {
+TEST_P(TransmissionTest, SparseReads) {
   auto c = client("disk", true);
   ASSERT_EQ(c->write(8192, pattern(4096, 1)), WireError::kOk);
   auto reply = c->read(0, 65536);
@@ -54,7 +54,7 @@ TEST_F(TransmissionTest, SparseReads) {
   EXPECT_EQ(reply->data, disk_->content(8192 - 512, 1024));
 }
 
-TEST_F(TransmissionTest, ManyChunksInOneReply) {
+TEST_P(TransmissionTest, ManyChunksInOneReply) {
   auto c = client("disk", true);
   const auto block = pattern(4096, 1);
   for (int i = 0; i < 3000; i += 2) ASSERT_EQ(c->write(i * 4096, block), WireError::kOk);
@@ -64,7 +64,7 @@ TEST_F(TransmissionTest, ManyChunksInOneReply) {
   EXPECT_TRUE(reply->data == disk_->content(0, 3000 * 4096));
 }
 
-TEST_F(TransmissionTest, BlockStatus) {
+TEST_P(TransmissionTest, BlockStatus) {
   auto c = client("disk", true);
   ASSERT_EQ(c->write(4096, pattern(8192, 1)), WireError::kOk);
   auto reply = c->status(0, 65536);
@@ -81,7 +81,7 @@ TEST_F(TransmissionTest, BlockStatus) {
   EXPECT_EQ(plain->command(Command::kBlockStatus, 0, 4096), WireError::kInvalid);
 }
 
-TEST_F(TransmissionTest, ZeroTrimCacheFlushAndFua) {
+TEST_P(TransmissionTest, ZeroTrimCacheFlushAndFua) {
   auto c = client();
   ASSERT_EQ(c->write(0, pattern(65536, 1)), WireError::kOk);
   EXPECT_EQ(disk_->unflushed_writes(), 1U);
@@ -103,14 +103,14 @@ TEST_F(TransmissionTest, ZeroTrimCacheFlushAndFua) {
   EXPECT_TRUE(c->read(0, 1, kCommandFlagFua));
 }
 
-TEST_F(TransmissionTest, FlushCoversEveryConnection) {
+TEST_P(TransmissionTest, FlushCoversEveryConnection) {
   auto a = client(), b = client();
   ASSERT_EQ(a->write(0, pattern(512, 1)), WireError::kOk);
   ASSERT_EQ(b->command(Command::kFlush), WireError::kOk);
   EXPECT_EQ(disk_->unflushed_writes(), 0U);
 }
 
-TEST_F(TransmissionTest, RangesBeyondTheEnd) {
+TEST_P(TransmissionTest, RangesBeyondTheEnd) {
   for (const bool structured : {false, true}) {
     auto c = client("disk", structured);
     for (const uint64_t offset : {kDiskBytes - 511, kDiskBytes, kDiskBytes + 1, ~uint64_t{0} - 511,
@@ -127,7 +127,7 @@ TEST_F(TransmissionTest, RangesBeyondTheEnd) {
   }
 }
 
-TEST_F(TransmissionTest, ADiskThatShrankUnderItsClient) {
+TEST_P(TransmissionTest, ADiskThatShrankUnderItsClient) {
   auto c = client();
   disk_->set_size(4096);
   EXPECT_EQ(c->read(4096, 512)->error, WireError::kInvalid);
@@ -135,7 +135,7 @@ TEST_F(TransmissionTest, ADiskThatShrankUnderItsClient) {
   EXPECT_EQ(c->read(0, 4096)->error, WireError::kOk);
 }
 
-TEST_F(TransmissionTest, EmptyRequestsDoNothing) {
+TEST_P(TransmissionTest, EmptyRequestsDoNothing) {
   for (const bool structured : {false, true}) {
     auto c = client("disk", structured);
     EXPECT_EQ(c->read(0, 0)->error, WireError::kOk);
@@ -147,7 +147,7 @@ TEST_F(TransmissionTest, EmptyRequestsDoNothing) {
   EXPECT_EQ(disk_->unflushed_writes(), 0U);
 }
 
-TEST_F(TransmissionTest, UnknownCommandsAndFlagsAreRefusedAndSkipped) {
+TEST_P(TransmissionTest, UnknownCommandsAndFlagsAreRefusedAndSkipped) {
   auto c = client();
   EXPECT_EQ(c->command(static_cast<Command>(8)), WireError::kInvalid);
   EXPECT_EQ(c->command(static_cast<Command>(0xffff), ~uint64_t{0}, 7), WireError::kInvalid);
@@ -161,7 +161,7 @@ TEST_F(TransmissionTest, UnknownCommandsAndFlagsAreRefusedAndSkipped) {
   EXPECT_EQ(disk_->unflushed_writes(), 1U);
 }
 
-TEST_F(TransmissionTest, OversizedRequests) {
+TEST_P(TransmissionTest, OversizedRequests) {
   auto c = client();
   EXPECT_EQ(c->read(0, kMaxPayloadBytes + 1)->error, WireError::kInvalid);
   EXPECT_EQ(c->write(0, std::vector<std::byte>(kMaxPayloadBytes + 1)), WireError::kInvalid);
@@ -170,7 +170,7 @@ TEST_F(TransmissionTest, OversizedRequests) {
   EXPECT_TRUE(c->is_closed());
 }
 
-TEST_F(TransmissionTest, ReadOnlyExports) {
+TEST_P(TransmissionTest, ReadOnlyExports) {
   auto c = client("image", true);
   EXPECT_EQ(c->write(0, pattern(512, 1)), WireError::kPerm);
   EXPECT_EQ(c->command(Command::kTrim, 0, 512), WireError::kPerm);
@@ -180,7 +180,7 @@ TEST_F(TransmissionTest, ReadOnlyExports) {
   EXPECT_EQ(c->status(0, 512)->error, WireError::kOk);
 }
 
-TEST_F(TransmissionTest, ErrorsOfTheDiskReachTheClient) {
+TEST_P(TransmissionTest, ErrorsOfTheDiskReachTheClient) {
   disk_->set_suspend_chance(0.5);
   for (const bool structured : {false, true}) {
     auto c = client("disk", structured);
@@ -202,7 +202,7 @@ TEST_F(TransmissionTest, ErrorsOfTheDiskReachTheClient) {
   EXPECT_GT(server_->stats().request_errors, 0U);
 }
 
-TEST_F(TransmissionTest, BadMagicClosesOnlyThatConnection) {
+TEST_P(TransmissionTest, BadMagicClosesOnlyThatConnection) {
   auto good = client(), bad = client();
   auto bytes = TestClient::request_bytes({});
   bytes[0] ^= std::byte{1};
@@ -211,7 +211,7 @@ TEST_F(TransmissionTest, BadMagicClosesOnlyThatConnection) {
   EXPECT_TRUE(good->read(0, 512));
 }
 
-TEST_F(TransmissionTest, DisconnectAnswersWhatIsInFlightFirst) {
+TEST_P(TransmissionTest, DisconnectAnswersWhatIsInFlightFirst) {
   disk_->hold();
   auto c = client();
   ASSERT_TRUE(c->send_request(Command::kWrite, 0, 512, 0, pattern(512, 1)));
@@ -224,7 +224,7 @@ TEST_F(TransmissionTest, DisconnectAnswersWhatIsInFlightFirst) {
 }
 
 // More requests at once than are taken, of every size, answered in any order.
-TEST_F(TransmissionTest, Pipelining) {
+TEST_P(TransmissionTest, Pipelining) {
   restart({.requests_per_connection = 8, .bytes_per_connection = 100'000, .bytes_total = 150'000});
   disk_->set_suspend_chance(0.7);
   auto c = client();
@@ -247,7 +247,7 @@ TEST_F(TransmissionTest, Pipelining) {
 }
 
 // Random requests against a byte array, on a disk that suspends.
-TEST_F(TransmissionTest, RandomRequestsAgainstAModel) {
+TEST_P(TransmissionTest, RandomRequestsAgainstAModel) {
   constexpr uint64_t kWindow = 256 * kKiB;
   disk_->set_suspend_chance(0.3);
   auto plain = client("disk", false), structured = client("disk", true);
@@ -286,6 +286,8 @@ TEST_F(TransmissionTest, RandomRequestsAgainstAModel) {
     }
   }
 }
+
+INSTANTIATE_IN_ALL_WORLDS(TransmissionTest);
 
 }  // namespace
 }  // namespace squall::nbd
