@@ -22,9 +22,8 @@ TextScanner::TextScanner(std::vector<std::string> texts) : texts_(std::move(text
 bool TextScanner::feed(std::string_view piece) {
   if (found_) return true;
   tail_.append(piece);
-  found_ = std::ranges::any_of(texts_, [&](const std::string& text) {
-    return tail_.find(text) != std::string::npos;
-  });
+  found_ = std::ranges::any_of(
+      texts_, [&](const std::string& text) { return tail_.find(text) != std::string::npos; });
   if (tail_.size() > keep_bytes_) tail_.erase(0, tail_.size() - keep_bytes_);
   return found_;
 }

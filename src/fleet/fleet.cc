@@ -79,21 +79,22 @@ struct FleetManager::Watch {
 };
 
 Result<FleetStatus> FleetManager::up(const FleetRequest& request, const UpOptions& options) {
+  Timing timing;
   TRY_ASSIGN(const FleetLock lock, store_.lock(request.name));
   Undo undo;
   TRY_ASSIGN(FleetRecord record, define(request, undo));
   std::vector<Watch> watches;
   auto run = [&]() -> Result<void> {
-    TRY(create_volumes(record, undo));
+    TRY(create_volumes(record, undo, timing));
     TRY(options.check_interrupt());
-    TRY(start_vms(record, options, watches, undo));
-    return wait_until_ready(record, options, watches);
+    TRY(start_vms(record, options, watches, timing, undo));
+    return wait_until_ready(record, options, watches, timing);
   };
   if (auto done = run(); !done) {
     take_back(record, undo);
     return std::unexpected(done.error());
   }
-  return report_of(record, watches, options);
+  return report_of(record, watches, timing);
 }
 
 Result<FleetRecord> FleetManager::define(const FleetRequest& request, Undo& undo) {
@@ -113,7 +114,7 @@ Result<FleetRecord> FleetManager::define(const FleetRequest& request, Undo& undo
   return record;
 }
 
-Result<void> FleetManager::create_volumes(FleetRecord& record, Undo& undo) {
+Result<void> FleetManager::create_volumes(FleetRecord& record, Undo& undo, Timing& timing) {
   const FleetSpec& spec = record.spec;
   TRY_ASSIGN(auto listed, volumes_.list());
   const auto present = by_name(std::move(listed));
@@ -130,9 +131,10 @@ Result<void> FleetManager::create_volumes(FleetRecord& record, Undo& undo) {
     if (noted == nullptr && !undo.new_fleet && is_unnoted_volume_of(record, found->second)) {
       record.volumes.push_back({name, found->second.id});
     } else if (noted == nullptr || noted->id != found->second.id) {
-      return fail(ErrorKind::kExists,
-                  "volume {} exists and was not made for fleet {}; remove it, or choose another name",
-                  name, spec.name);
+      return fail(
+          ErrorKind::kExists,
+          "volume {} exists and was not made for fleet {}; remove it, or choose another name", name,
+          spec.name);
     }
   }
 
@@ -148,6 +150,7 @@ Result<void> FleetManager::create_volumes(FleetRecord& record, Undo& undo) {
       requests.back().name = name;
     }
   }
+  const auto begin = Clock::now();
   for (const CreateVolume& one : requests) {
     auto created = volumes_.create(one);
     if (!created) {
@@ -159,19 +162,22 @@ Result<void> FleetManager::create_volumes(FleetRecord& record, Undo& undo) {
       undo.volumes.push_back(record.volumes.back());
     }
   }
+  if (!requests.empty()) {
+    timing.create_us = static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count());
+  }
   return store_.save(record);
 }
 
 VmDefinition FleetManager::vm_of(const FleetSpec& fleet, uint32_t index) const {
   const std::string name = fleet.vm_name(index);
-  return {.name = name,
-          .directory = store_.vm_directory(fleet, index),
-          .volume = name,
-          .fleet = fleet};
+  return {
+      .name = name, .directory = store_.vm_directory(fleet, index), .volume = name, .fleet = fleet};
 }
 
 Result<void> FleetManager::start_vms(const FleetRecord& record, const UpOptions& options,
-                                     std::vector<Watch>& watches, Undo& undo) {
+                                     std::vector<Watch>& watches, const Timing& timing,
+                                     Undo& undo) {
   const FleetSpec& spec = record.spec;
   for (uint32_t index = 1; index <= spec.count; ++index) {
     VmDefinition vm = vm_of(spec, index);
@@ -193,7 +199,7 @@ Result<void> FleetManager::start_vms(const FleetRecord& record, const UpOptions&
     watches.push_back(std::move(watch));
     bool changed = false;
     for (Watch& other : watches) changed |= look_at(spec, other);
-    if (changed) options.report(report_of(record, watches, options));
+    if (changed) options.report(report_of(record, watches, timing));
     TRY(options.check_interrupt());
   }
   return {};
@@ -219,7 +225,7 @@ bool FleetManager::look_at(const FleetSpec& fleet, Watch& watch) {
 }
 
 Result<void> FleetManager::wait_until_ready(const FleetRecord& record, const UpOptions& options,
-                                            std::vector<Watch>& watches) {
+                                            std::vector<Watch>& watches, const Timing& timing) {
   const auto deadline = Clock::now() + options.timeout;
   auto next_report = Clock::now();
   for (;;) {
@@ -227,7 +233,7 @@ Result<void> FleetManager::wait_until_ready(const FleetRecord& record, const UpO
     bool changed = false;
     for (Watch& watch : watches) changed |= look_at(record.spec, watch);
     if (changed || Clock::now() >= next_report) {
-      options.report(report_of(record, watches, options));
+      options.report(report_of(record, watches, timing));
       next_report = Clock::now() + options.report_interval;
     }
     const bool waiting = std::ranges::any_of(
@@ -263,8 +269,12 @@ void FleetManager::add_counters(FleetStatus& status) {
 }
 
 FleetStatus FleetManager::report_of(const FleetRecord& record, const std::vector<Watch>& watches,
-                                    const UpOptions& options) {
-  FleetStatus status{.spec = record.spec, .created_s = record.created_s, .vms = {}};
+                                    const Timing& timing) {
+  FleetStatus status{.spec = record.spec,
+                     .created_s = record.created_s,
+                     .vms = {},
+                     .create_us = timing.create_us,
+                     .elapsed_ms = elapsed_ms(timing.begin)};
   for (const Watch& watch : watches) status.vms.push_back(watch.status);
   for (uint32_t index = static_cast<uint32_t>(watches.size()) + 1; index <= record.spec.count;
        ++index) {
@@ -293,7 +303,9 @@ Result<std::vector<FleetStatus>> FleetManager::list() {
 
 Result<FleetStatus> FleetManager::status_of(const FleetRecord& record) {
   const FleetSpec& spec = record.spec;
-  FleetStatus status{.spec = spec, .created_s = record.created_s, .vms = {}};
+  FleetStatus status;
+  status.spec = spec;
+  status.created_s = record.created_s;
   for (uint32_t index = 1; index <= spec.count; ++index) {
     const VmDefinition vm = vm_of(spec, index);
     TRY_ASSIGN(const auto noted, store_.load_vm(spec, index));
@@ -327,8 +339,8 @@ Result<void> FleetManager::down(const std::string& name, const DownOptions& opti
   for (const VolumeInfo& volume : present) {
     const bool named = std::ranges::find(vms, volume.name, &VmDefinition::name) != vms.end();
     const FleetRecord::Volume* noted = find_volume(record, volume.name);
-    const bool ours = noted != nullptr ? noted->id == volume.id
-                                       : named && is_unnoted_volume_of(record, volume);
+    const bool ours =
+        noted != nullptr ? noted->id == volume.id : named && is_unnoted_volume_of(record, volume);
     if (ours) volumes.push_back({volume.name, volume.id});
   }
   TRY(remove_volumes(volumes));
@@ -349,8 +361,8 @@ void FleetManager::stop_vms(const std::vector<VmDefinition>& vms, const DownOpti
 bool FleetManager::wait_for_end(const std::vector<VmDefinition>& vms, milliseconds limit) {
   const auto deadline = Clock::now() + limit;
   for (;;) {
-    const bool running = std::ranges::any_of(
-        vms, [&](const VmDefinition& vm) { return launcher_.is_running(vm); });
+    const bool running =
+        std::ranges::any_of(vms, [&](const VmDefinition& vm) { return launcher_.is_running(vm); });
     if (!running || Clock::now() >= deadline) return !running;
     std::this_thread::sleep_for(milliseconds(20));
   }

@@ -1,10 +1,11 @@
 // FleetManager: one command turns an image into running VMs, another takes them down. Every step
-// may be repeated: what an earlier run left half-done is continued, what is dead is tolerated. Calls
-// block; one thread.
+// may be repeated: what an earlier run left half-done is continued, what is dead is tolerated.
+// Calls block; one thread.
 #pragma once
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,17 +46,21 @@ class FleetManager {
  private:
   struct Undo;   // what an interrupted up() has to take back
   struct Watch;  // a VM that up() waits for
+  struct Timing {
+    std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+    std::optional<uint64_t> create_us{};
+  };
 
   Result<FleetRecord> define(const FleetRequest& request, Undo& undo);
-  Result<void> create_volumes(FleetRecord& record, Undo& undo);
+  Result<void> create_volumes(FleetRecord& record, Undo& undo, Timing& timing);
   Result<void> start_vms(const FleetRecord& record, const UpOptions& options,
-                         std::vector<Watch>& watches, Undo& undo);
+                         std::vector<Watch>& watches, const Timing& timing, Undo& undo);
   Result<void> wait_until_ready(const FleetRecord& record, const UpOptions& options,
-                                std::vector<Watch>& watches);
+                                std::vector<Watch>& watches, const Timing& timing);
   bool look_at(const FleetSpec& fleet, Watch& watch);
   void add_counters(FleetStatus& status);
   FleetStatus report_of(const FleetRecord& record, const std::vector<Watch>& watches,
-                        const UpOptions& options);
+                        const Timing& timing);
   Result<FleetStatus> status_of(const FleetRecord& record);
 
   VmDefinition vm_of(const FleetSpec& fleet, uint32_t index) const;

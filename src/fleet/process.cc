@@ -52,9 +52,9 @@ Result<pid_t> spawn_in_session(const std::vector<std::string>& argv, const std::
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) ::sigaddset(&defaults, signal);
   ::posix_spawnattr_setsigmask(&attributes, &none);
   ::posix_spawnattr_setsigdefault(&attributes, &defaults);
-  ::posix_spawnattr_setflags(&attributes, static_cast<short>(POSIX_SPAWN_SETSID |
-                                                             POSIX_SPAWN_SETSIGMASK |
-                                                             POSIX_SPAWN_SETSIGDEF));
+  ::posix_spawnattr_setflags(
+      &attributes,
+      static_cast<short>(POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF));
   std::vector<char*> pointers;
   pointers.reserve(argv.size() + 1);
   for (const std::string& argument : argv) pointers.push_back(const_cast<char*>(argument.c_str()));
@@ -65,8 +65,9 @@ Result<pid_t> spawn_in_session(const std::vector<std::string>& argv, const std::
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);
   if (error == ENOENT) {
-    return fail(ErrorKind::kNotFound, "cannot start {}: install the package {}, and see that {} can be written",
-                argv[0], package, log_path);
+    return fail(ErrorKind::kNotFound,
+                "cannot start {}: install the package {}, and see that {} can be written", argv[0],
+                package, log_path);
   }
   if (error != 0) return fail_errno(error, "cannot start {}", argv[0]);
   return pid;

@@ -44,12 +44,11 @@ std::string disk_device(const VmDefinition& vm) {
 }
 
 // Under TCG the plain model with what x86-64-v2 asks for (newer distributions demand it) boots in a
-// quarter less time than `max`, whose extras the guest's kernel sets up and tests at emulated speed:
-// 15.4 against 21 s of host CPU for Debian 12.
+// quarter less time than `max`, whose extras the guest's kernel sets up and tests at emulated
+// speed: 15.4 against 21 s of host CPU for Debian 12.
 const char* cpu_model(Accelerator accelerator) {
-  return accelerator == Accelerator::kKvm
-             ? "host"
-             : "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2";
+  return accelerator == Accelerator::kKvm ? "host"
+                                          : "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2";
 }
 
 }  // namespace
@@ -57,39 +56,38 @@ const char* cpu_model(Accelerator accelerator) {
 std::vector<std::string> qemu_arguments(const VmDefinition& vm, const QemuPlaces& places,
                                         Accelerator accelerator) {
   CHECK(accelerator != Accelerator::kAuto);
-  std::vector<std::string> argv{kQemuProgram,
-                                "-name",
-                                "guest=" + doubled_commas(vm.name),
-                                "-nodefaults",
-                                "-no-user-config",
-                                "-display",
-                                "none",
-                                "-accel",
-                                accelerator == Accelerator::kKvm ? "kvm" : "tcg,thread=multi",
-                                "-cpu",
-                                cpu_model(accelerator),
-                                "-smp",
-                                std::to_string(vm.fleet.cpus),
-                                "-m",
-                                std::to_string(vm.fleet.memory_mib),
-                                "-blockdev",
-                                disk_blockdev(vm, places),
-                                "-device",
-                                disk_device(vm),
-                                "-chardev",
-                                "socket,id=console,server=on,wait=off,path=" +
-                                    doubled_commas(places.console_socket) +
-                                    ",logfile=" + doubled_commas(places.console_log),
-                                "-serial",
-                                "chardev:console",
-                                "-chardev",
-                                "socket,id=qmp,server=on,wait=off,path=" +
-                                    doubled_commas(places.qmp_socket),
-                                "-mon",
-                                "chardev=qmp,mode=control",
-                                "-pidfile",
-                                places.pid_file,
-                                "-daemonize"};
+  std::vector<std::string> argv{
+      kQemuProgram,
+      "-name",
+      "guest=" + doubled_commas(vm.name),
+      "-nodefaults",
+      "-no-user-config",
+      "-display",
+      "none",
+      "-accel",
+      accelerator == Accelerator::kKvm ? "kvm" : "tcg,thread=multi",
+      "-cpu",
+      cpu_model(accelerator),
+      "-smp",
+      std::to_string(vm.fleet.cpus),
+      "-m",
+      std::to_string(vm.fleet.memory_mib),
+      "-blockdev",
+      disk_blockdev(vm, places),
+      "-device",
+      disk_device(vm),
+      "-chardev",
+      "socket,id=console,server=on,wait=off,path=" + doubled_commas(places.console_socket) +
+          ",logfile=" + doubled_commas(places.console_log),
+      "-serial",
+      "chardev:console",
+      "-chardev",
+      "socket,id=qmp,server=on,wait=off,path=" + doubled_commas(places.qmp_socket),
+      "-mon",
+      "chardev=qmp,mode=control",
+      "-pidfile",
+      places.pid_file,
+      "-daemonize"};
   auto add = [&](std::initializer_list<std::string> more) {
     argv.insert(argv.end(), more.begin(), more.end());
   };
@@ -104,11 +102,12 @@ std::vector<std::string> qemu_arguments(const VmDefinition& vm, const QemuPlaces
 }
 
 std::string probe_boot_sector() {
-  std::string sector("\xb0\x2a"   // mov al, 0x2a
-                     "\xe6\xf4"   // out 0xf4, al
-                     "\xf4"       // hlt
-                     "\xeb\xfd",  // jmp to hlt
-                     7);
+  std::string sector(
+      "\xb0\x2a"   // mov al, 0x2a
+      "\xe6\xf4"   // out 0xf4, al
+      "\xf4"       // hlt
+      "\xeb\xfd",  // jmp to hlt
+      7);
   sector.resize(510, '\0');
   return sector + "\x55\xaa";
 }

@@ -43,8 +43,8 @@ Result<void> make_directory(const std::string& path) {
 
 QemuPlaces QemuLauncher::places(const VmDefinition& vm) const {
   const std::string stem =
-      fmt::format("{}/vm/{:016x}", paths_.run_dir, checksum(as_bytes(vm.directory), 0));
-  return {.nbd_socket = paths_.nbd_socket(),
+      fmt::format("{}/vm/{:016x}", run_dir_, checksum(as_bytes(vm.directory), 0));
+  return {.nbd_socket = nbd_socket_,
           .qmp_socket = stem + ".qmp",
           .console_socket = stem + ".console",
           .console_log = vm.directory + "/console.log",
@@ -69,7 +69,7 @@ Result<void> QemuLauncher::start(const VmDefinition& vm) {
   }
   TRY_ASSIGN(const Accelerator accelerator, choose_accelerator(vm.fleet.accelerator));
   TRY(make_directory(vm.directory));
-  TRY(make_directory(paths_.run_dir + "/vm"));
+  TRY(make_directory(run_dir_ + "/vm"));
   // The old console must not be mistaken for the new one's.
   ::unlink(at.console_log.c_str());
   ::unlink(log_of(vm).c_str());
@@ -117,15 +117,15 @@ Result<Accelerator> QemuLauncher::choose_accelerator(Accelerator wanted) {
 Result<bool> QemuLauncher::kvm_works() {
   if (kvm_works_) return *kvm_works_;
   if (::access("/dev/kvm", R_OK | W_OK) != 0) return kvm_works_.emplace(false);
-  TRY(make_directory(paths_.run_dir + "/vm"));
-  const std::string answer_file = paths_.run_dir + "/vm/kvm-probe";
+  TRY(make_directory(run_dir_ + "/vm"));
+  const std::string answer_file = run_dir_ + "/vm/kvm-probe";
   const std::string id = boot_id();
   if (const auto answer = read_small_file(answer_file, 256); answer && !id.empty()) {
     if (*answer == id + " works\n") return kvm_works_.emplace(true);
     if (*answer == id + " does not work\n") return kvm_works_.emplace(false);
   }
-  const std::string disk = fmt::format("{}/vm/kvm-probe.{}.raw", paths_.run_dir, ::getpid());
-  const std::string log = paths_.run_dir + "/vm/kvm-probe.log";
+  const std::string disk = fmt::format("{}/vm/kvm-probe.{}.raw", run_dir_, ::getpid());
+  const std::string log = run_dir_ + "/vm/kvm-probe.log";
   TRY(write_file_atomically(disk, probe_boot_sector()));
   ::unlink(log.c_str());
   const Result<ProgramEnd> end = run_program_to_log(probe_arguments(Accelerator::kKvm, disk), log,

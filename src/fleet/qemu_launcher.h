@@ -3,10 +3,10 @@
 // squalld when that is restarted. No other service is needed.
 #pragma once
 
-#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 
-#include "api/config.h"
 #include "fleet/launcher.h"
 #include "fleet/qemu_arguments.h"
 
@@ -14,7 +14,9 @@ namespace squall {
 
 class QemuLauncher : public Launcher {
  public:
-  explicit QemuLauncher(const Paths& paths) : paths_(paths) {}
+  // `nbd_socket`: the daemon's; only start() needs it.
+  QemuLauncher(std::string run_dir, std::string nbd_socket)
+      : run_dir_(std::move(run_dir)), nbd_socket_(std::move(nbd_socket)) {}
 
   Result<void> start(const VmDefinition& vm) override;
   bool is_running(const VmDefinition& vm) override;
@@ -30,7 +32,8 @@ class QemuLauncher : public Launcher {
   QemuPlaces places(const VmDefinition& vm) const;
   Result<bool> kvm_works();
 
-  const Paths paths_;
+  const std::string run_dir_;
+  const std::string nbd_socket_;
   std::optional<bool> kvm_works_;
 };
 

@@ -118,8 +118,8 @@ Result<FleetSpec> decode_spec(const json::object& object, std::string_view what)
   fields.take("stateless", spec.stateless);
   TRY(fields.finish());
   if (auto valid = validate(spec); !valid)
-    return std::unexpected(Error(ErrorKind::kCorrupt, fmt::format("{}: {}", what,
-                                                                  valid.error().message())));
+    return std::unexpected(
+        Error(ErrorKind::kCorrupt, fmt::format("{}: {}", what, valid.error().message())));
   return spec;
 }
 
@@ -158,6 +158,47 @@ Result<FleetRecord> decode_fleet_record(std::string_view text) {
     record.volumes.push_back(std::move(volume));
   }
   return record;
+}
+
+namespace {
+
+json::value number_or_null(const std::optional<uint64_t>& number) {
+  return number ? json::value(*number) : json::value(nullptr);
+}
+
+json::object encode_status(const FleetStatus& status) {
+  json::object object = encode_spec(status.spec);
+  object["created_s"] = status.created_s;
+  for (const VmState state :
+       {VmState::kDefined, VmState::kStarting, VmState::kReady, VmState::kStopped}) {
+    object[to_string(state)] = status.vms_in(state);
+  }
+  if (status.create_us) object["create_us"] = *status.create_us;
+  if (status.elapsed_ms) object["elapsed_ms"] = *status.elapsed_ms;
+  json::array vms;
+  for (const VmStatus& vm : status.vms) {
+    vms.push_back(json::object{{"name", vm.name},
+                               {"volume", vm.name},
+                               {"state", to_string(vm.state)},
+                               {"boot_ms", number_or_null(vm.boot_ms)},
+                               {"bytes_read", vm.bytes_read},
+                               {"bytes_written", vm.bytes_written},
+                               {"detail", vm.detail}});
+  }
+  object["vms"] = std::move(vms);
+  return object;
+}
+
+}  // namespace
+
+std::string encode_fleet_status(const FleetStatus& status) {
+  return json::serialize(encode_status(status));
+}
+
+std::string encode_fleet_statuses(const std::vector<FleetStatus>& statuses) {
+  json::array array;
+  for (const FleetStatus& status : statuses) array.push_back(encode_status(status));
+  return json::serialize(array);
 }
 
 std::string encode_vm_record(const VmRecord& record) {

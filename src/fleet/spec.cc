@@ -16,19 +16,26 @@ Result<Accelerator> parse_accelerator(std::string_view text) {
 
 std::string_view to_string(Accelerator accelerator) {
   switch (accelerator) {
-    case Accelerator::kAuto: return "auto";
-    case Accelerator::kKvm: return "kvm";
-    case Accelerator::kTcg: return "tcg";
+    case Accelerator::kAuto:
+      return "auto";
+    case Accelerator::kKvm:
+      return "kvm";
+    case Accelerator::kTcg:
+      return "tcg";
   }
   return "?";
 }
 
 std::string_view to_string(VmState state) {
   switch (state) {
-    case VmState::kDefined: return "defined";
-    case VmState::kStarting: return "starting";
-    case VmState::kReady: return "ready";
-    case VmState::kStopped: return "stopped";
+    case VmState::kDefined:
+      return "defined";
+    case VmState::kStarting:
+      return "starting";
+    case VmState::kReady:
+      return "ready";
+    case VmState::kStopped:
+      return "stopped";
   }
   return "?";
 }

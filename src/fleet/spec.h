@@ -109,11 +109,19 @@ struct VmStatus {
 };
 
 struct FleetStatus {
-  FleetSpec spec;
+  FleetSpec spec{};
   int64_t created_s = 0;
   std::vector<VmStatus> vms;
+  // Of the call of `up` that reports: the time its volumes took to make, and the time since its
+  // begin.
+  std::optional<uint64_t> create_us;
+  std::optional<uint64_t> elapsed_ms;
 
   uint32_t vms_in(VmState state) const;
 };
+
+// For scripts: `squall fleet show --json`.
+std::string encode_fleet_status(const FleetStatus& status);
+std::string encode_fleet_statuses(const std::vector<FleetStatus>& statuses);
 
 }  // namespace squall

@@ -113,8 +113,7 @@ std::string FleetStore::vm_directory(const FleetSpec& fleet, uint32_t index) con
 Result<std::optional<VmRecord>> FleetStore::load_vm(const FleetSpec& fleet, uint32_t index) const {
   const std::string path = vm_directory(fleet, index) + "/vm.json";
   auto content = read_small_file(path, kVmFileBytesMax);
-  if (!content && content.error().kind() == ErrorKind::kNotFound)
-    return std::optional<VmRecord>();
+  if (!content && content.error().kind() == ErrorKind::kNotFound) return std::optional<VmRecord>();
   if (!content) return std::unexpected(content.error());
   auto record = decode_vm_record(*content);
   if (!record) return std::unexpected(record.error().wrap(path));

@@ -33,7 +33,7 @@ class FleetStore {
   // kBusy when another command works on the fleet.
   Result<FleetLock> lock(const std::string& name);
 
-  Result<std::vector<std::string>> list() const;          // names, sorted
+  Result<std::vector<std::string>> list() const;            // names, sorted
   Result<FleetRecord> load(const std::string& name) const;  // kNotFound
   Result<void> save(const FleetRecord& record);
   // All that is kept of the fleet.
