@@ -169,9 +169,15 @@ class RestSession : public HttpSession {
     return response(on([r = *request](auto& m) { return m.create_volumes(r); }), 201);
   }
   HttpResponse remove_volume(const Call& call) {
-    return response(on([name = call.names[0], force = call.force](auto& m) {
+    const auto removed = on([name = call.names[0], force = call.force](auto& m) {
       return m.remove_volume(name, force);
-    }));
+    });
+    if (removed && call.force) {
+      on_reactor(target_.reactor, [&host = target_.host, name = call.names[0]] {
+        return host.disconnect_clients(name);
+      });
+    }
+    return response(removed);
   }
   HttpResponse resize_volume(const Call& call) {
     const auto request = call.decode<ResizeRequest>();
@@ -212,7 +218,7 @@ class RestSession : public HttpSession {
   }
 
   Result<StatusInfo> fetch_status() {
-    return on_reactor(target_.reactor, [&source = target_.status] { return source.status(); });
+    return on_reactor(target_.reactor, [&host = target_.host] { return host.status(); });
   }
   HttpResponse show_status(const Call&) { return response(fetch_status()); }
   HttpResponse list_nodes(const Call&) {
