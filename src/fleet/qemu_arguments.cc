@@ -34,13 +34,14 @@ std::string disk_blockdev(const VmDefinition& vm, const QemuPlaces& places) {
 }
 
 std::string disk_device(const VmDefinition& vm) {
-  return json::serialize(json::object{
+  json::object device{
       {"driver", "virtio-blk-pci"},
       {"drive", "disk"},
       {"serial", vm.volume.substr(0, 20)},  // all that virtio has room for
       {"write-cache", guest_sees_write_cache(vm.fleet.cache) ? "on" : "off"},
-      {"bootindex", 0},
-  });
+  };
+  if (vm.fleet.kernel.empty()) device["bootindex"] = 0;  // a given kernel takes that itself
+  return json::serialize(device);
 }
 
 // Under TCG the plain model with what x86-64-v2 asks for (newer distributions demand it) boots in a

@@ -80,8 +80,8 @@ Result<void> QemuLauncher::start(const VmDefinition& vm) {
                 kStartTimeoutMs / 1000);
   if (end.exit_status != 0) {
     const std::string why = last_line_of_file(log_of(vm), 400);
-    return fail(ErrorKind::kIo, "VM {}: QEMU ended with status {}: {} (all of it: {})", vm.name,
-                end.exit_status, why.empty() ? "it said nothing" : why, log_of(vm));
+    return fail(ErrorKind::kIo, "VM {}: QEMU ended with status {}: {}", vm.name, end.exit_status,
+                why.empty() ? "it said nothing" : why);
   }
   return {};
 }

@@ -2,7 +2,6 @@
 #include <boost/json.hpp>
 #include <limits>
 
-#include "api/config.h"
 #include "fleet/spec.h"
 
 namespace squall {

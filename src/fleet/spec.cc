@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "api/config.h"
-
 namespace squall {
 
 Result<Accelerator> parse_accelerator(std::string_view text) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "format/pool_identity.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -16,6 +17,11 @@ namespace squall {
 enum class Accelerator : uint8_t { kAuto, kKvm, kTcg };
 Result<Accelerator> parse_accelerator(std::string_view text);
 std::string_view to_string(Accelerator accelerator);
+
+// The rule for every name: of fleets, VMs, images, volumes and stores alike.
+inline bool is_valid_name(std::string_view name) {
+  return is_store_name(name);
+}
 
 // What tells on a serial console that a guest is up, unless a fleet names its own text: what the
 // template of packaging/make-template writes, or a getty's prompt.

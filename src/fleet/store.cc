@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <utility>
 
-#include "api/config.h"
 #include "fleet/process.h"
 
 namespace squall {
