@@ -170,10 +170,9 @@ TEST(CatalogCrashTest, KilledProcess) {
   crash_everywhere(fresh_catalog(), {{"p", {}}, {"q", {}}}, {4, 3000, 5}, /*kill_only=*/true);
 }
 
-TEST(CatalogCrashTest, DuringACheckpoint) {
-  // A WAL that the next commits make long enough for a checkpoint.
+// A catalog whose WAL the next commits make long enough for a checkpoint.
+SimDisk catalog_before_checkpoint(Writers& writers) {
   SimDisk disk = fresh_catalog();
-  Writers writers = {{"p", {}}, {"q", {}}};
   {
     SimReactor reactor(1, disk);
     auto store = open_catalog(reactor, false);
@@ -182,20 +181,22 @@ TEST(CatalogCrashTest, DuringACheckpoint) {
     run_task(reactor, store->close());
   }
   disk.restart(LossPolicy::keep_all());
-  {
-    SimReactor reactor(1, disk);
-    const auto wal = reactor.files().stat("/catalog.db-wal");
-    ASSERT_TRUE(wal);
-    ASSERT_GT(wal->size, 850u * 4096);
-    ASSERT_LT(wal->size, 1000u * 4096);
-  }
+  SimReactor reactor(1, disk);
+  const auto wal = reactor.files().stat("/catalog.db-wal");
+  CHECK(wal && wal->size > 850 * 4096 && wal->size < 1000 * 4096);
+  return disk;
+}
+
+TEST(CatalogCrashTest, DuringACheckpoint) {
+  Writers writers = {{"p", {}}, {"q", {}}};
+  const SimDisk disk = catalog_before_checkpoint(writers);
   crash_everywhere(disk, writers, {4, 50000, 41});
 }
 
-// Lets `times` syncs fail after `after` good ones, then ends the process one way or the other.
-void fail_syncs_and_crash(sim::DiskFaults faults, bool kill, size_t value_bytes) {
-  SimDisk disk = fresh_catalog();
-  Writers writers = {{"p", {}}, {"q", {}}};
+// Works on a clone of `base` while syncs fail, then ends the process one way or the other.
+void fail_syncs_and_crash(const SimDisk& base, Writers writers, sim::DiskFaults faults, bool kill,
+                          size_t value_bytes) {
+  SimDisk disk = base.clone();
   {
     SimReactor reactor(faults.sync.after, disk);
     auto store = open_catalog(reactor, false);
@@ -220,16 +221,29 @@ void fail_syncs_and_crash(sim::DiskFaults faults, bool kill, size_t value_bytes)
   }
 }
 
-TEST(CatalogCrashTest, FailedSyncs) {
+void fail_syncs_everywhere(const SimDisk& base, const Writers& writers, uint64_t points,
+                           size_t value_bytes) {
   for (const bool evicts : {false, true})
-    for (uint64_t after = 0; after < 12; ++after)
+    for (const bool kill : {false, true})
       for (const uint64_t times : {1, 3, 1000})
-        for (const bool kill : {false, true})
-          for (const size_t value_bytes : {10, 3000}) {
-            fail_syncs_and_crash({.sync = {after, times}, .failed_sync_evicts = evicts}, kill,
-                                 value_bytes);
-            ASSERT_FALSE(HasFatalFailure());
-          }
+        for (uint64_t after = 0; after < points; ++after) {
+          fail_syncs_and_crash(base, writers,
+                               {.sync = {after, times}, .failed_sync_evicts = evicts}, kill,
+                               value_bytes);
+          if (testing::Test::HasFatalFailure()) return;
+        }
+}
+
+TEST(CatalogCrashTest, FailedSyncs) {
+  const Writers writers = {{"p", {}}, {"q", {}}};
+  fail_syncs_everywhere(fresh_catalog(), writers, 12, 10);
+  fail_syncs_everywhere(fresh_catalog(), writers, 12, 3000);
+}
+
+TEST(CatalogCrashTest, FailedSyncsDuringACheckpoint) {
+  Writers writers = {{"p", {}}, {"q", {}}};
+  const SimDisk disk = catalog_before_checkpoint(writers);
+  fail_syncs_everywhere(disk, writers, 8, 50000);
 }
 
 FileEngineOptions sim_options() {
