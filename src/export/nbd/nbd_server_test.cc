@@ -1,5 +1,7 @@
 #include "export/nbd/nbd_server.h"
 
+#include <sys/resource.h>
+
 #include "export/nbd/test_support.h"
 
 namespace squall::nbd {
@@ -257,6 +259,23 @@ TEST_P(NbdServerTest, TcpListensWhereConfigured) {
   }
   run_task(*reactor_, server.stop());
 }
+
+using RealNbdServerTest = ServerTest;
+
+TEST_P(RealNbdServerTest, AcceptingGoesOnWhenDescriptorsRunOut) {
+  auto a = connect(), b = connect(), c = connect();
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{3, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  for (int i = 0; i < 50; ++i) run_task(*reactor_, pause());
+  const uint64_t accepted = server_->stats().connections_accepted;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_LE(accepted, 1U) << "the one accept that was pending before";
+  EXPECT_TRUE(a->go("disk") && b->go("image") && c->go("shared"));
+}
+
+INSTANTIATE_TEST_SUITE_P(World, RealNbdServerTest, ::testing::Values(0), world_name);
 
 TEST_P(NbdServerTest, ASocketInUseIsRefused) {
   NbdServer server(*reactor_, *network_, disks_, *admission_, NbdConfig{{endpoint_}, {}});
