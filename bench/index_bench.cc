@@ -30,6 +30,7 @@ class Tree {
   }
   void update(const std::vector<BlockRun>& runs) {
     root_ = *run_task(reactor_, index_update(store_, root_, kImageBlocks, runs, placement_));
+    CHECK(run_task(reactor_, store_.sync()));
   }
   void look_up(uint64_t block, uint64_t count, std::vector<BlockRun>& runs) {
     runs.clear();

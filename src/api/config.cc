@@ -22,6 +22,16 @@ std::string absolute(const std::string& path, const std::string& base) {
   return path.starts_with('/') ? path : base + "/" + path;
 }
 
+// A TOML string.
+std::string quoted(std::string_view text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') result += '\\';
+    result += c;
+  }
+  return result + '"';
+}
+
 // One table of the file: hands out its values by key and remembers which keys exist, so that
 // finish() can reject the rest. The first error stays.
 class Section {
@@ -57,6 +67,14 @@ class Section {
                     format_size(minimum));
       }
       to = bytes;
+      return {};
+    });
+  }
+
+  Result<void> directory(std::string_view key, const Paths& paths, std::string& to) {
+    return text(key, [&](const std::string& value) -> Result<void> {
+      if (value.empty()) return fail(ErrorKind::kInvalid, "must name a directory");
+      to = absolute(value, paths.home);
       return {};
     });
   }
@@ -111,22 +129,6 @@ Result<Endpoint> parse_tcp_endpoint(const std::string& text) {
   return fail(ErrorKind::kInvalid, "'{}' is not an address; write HOST:PORT", text);
 }
 
-Result<void> read_stores(const toml::table& table, const std::string& file, const Paths& paths,
-                         Config& config) {
-  Section section(table, "stores", file);
-  for (const auto& [key, node] : table) {
-    const std::string name(key.str());
-    if (!is_valid_name(name)) {
-      return section.error(node, name, "not a store's name; use letters, digits, '.', '_', '-'");
-    }
-    TRY(section.text(key.str(), [&](const std::string& directory) -> Result<void> {
-      config.stores[name] = absolute(directory, paths.home);
-      return {};
-    }));
-  }
-  return {};
-}
-
 Result<void> read_nbd(const toml::table& table, const std::string& file, Config& config) {
   Section section(table, "nbd", file);
   Result<void> result;
@@ -146,12 +148,7 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
                       Config& config) {
   Section top(table, "", file);
   TRY(top.text("pool", [&](const std::string& text) -> Result<void> {
-    TRY_ASSIGN(config.pool, PoolSpec::parse(text));
-    config.pool.directory = absolute(config.pool.directory, paths.home);
-    return {};
-  }));
-  TRY(top.text("compression", [&](const std::string& text) -> Result<void> {
-    TRY_ASSIGN(config.compression, parse_pool_codec(text));
+    TRY_ASSIGN(config.pool, PoolSpec::parse(text, paths.home));
     return {};
   }));
   TRY(top.text("log_level", [&](const std::string& text) -> Result<void> {
@@ -164,18 +161,13 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     return fail(ErrorKind::kInvalid, "'{}' is none of debug, info, warn, error", text);
   }));
 
-  TRY_ASSIGN(const auto* stores, top.table("stores"));
-  if (stores != nullptr) TRY(read_stores(*stores, file, paths, config));
   TRY_ASSIGN(const auto* nbd, top.table("nbd"));
   if (nbd != nullptr) TRY(read_nbd(*nbd, file, config));
   TRY_ASSIGN(const auto* journal, top.table("journal"));
   if (journal != nullptr) {
     Section section(*journal, "journal", file);
     TRY(section.size("size", kJournalBytesMin, config.journal_bytes));
-    TRY(section.text("directory", [&](const std::string& directory) -> Result<void> {
-      config.journal_directory = absolute(directory, paths.home);
-      return {};
-    }));
+    TRY(section.directory("directory", paths, config.journal_directory));
     TRY(section.finish());
   }
   TRY_ASSIGN(const auto* cache, top.table("cache"));
@@ -184,17 +176,17 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     TRY(section.size("size", kCacheBytesMin, config.cache_bytes));
     TRY(section.finish());
   }
+  TRY_ASSIGN(const auto* scratch, top.table("scratch"));
+  if (scratch != nullptr) {
+    Section section(*scratch, "scratch", file);
+    TRY(section.size("memory", 0, config.scratch_memory_bytes));
+    TRY(section.directory("directory", paths, config.scratch_directory));
+    TRY(section.finish());
+  }
   return top.finish();
 }
 
 }  // namespace
-
-bool is_valid_name(std::string_view name) {
-  constexpr std::string_view kAllowed =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-  return !name.empty() && name.size() <= 64 && name[0] != '.' && name[0] != '-' &&
-         name.find_first_not_of(kAllowed) == std::string_view::npos;
-}
 
 Paths Paths::from_environment() {
   const char* home = std::getenv("SQUALL_HOME");
@@ -204,36 +196,19 @@ Paths Paths::from_environment() {
   return {path, path + "/run"};
 }
 
-Result<PoolCodec> parse_pool_codec(std::string_view text) {
-  for (const auto codec : {PoolCodec::kNone, PoolCodec::kLz4, PoolCodec::kZstd}) {
-    if (text == to_string(codec)) return codec;
-  }
-  return fail(ErrorKind::kInvalid, "'{}' is none of lz4, zstd, none", text);
-}
-
-std::string_view to_string(PoolCodec codec) {
-  switch (codec) {
-    case PoolCodec::kNone:
-      return "none";
-    case PoolCodec::kLz4:
-      return "lz4";
-    case PoolCodec::kZstd:
-      return "zstd";
-  }
-  return "unknown";
-}
-
-Result<PoolSpec> PoolSpec::parse(std::string_view text) {
+Result<PoolSpec> PoolSpec::parse(std::string_view text, const std::string& base) {
   constexpr std::string_view kFile = "file:";
   if (!text.starts_with(kFile) || text.size() == kFile.size()) {
     return fail(ErrorKind::kInvalid, "'{}' is not a pool that this build can use; write file:DIR",
                 text);
   }
-  return PoolSpec{std::string(text.substr(kFile.size()))};
+  return PoolSpec{absolute(std::string(text.substr(kFile.size())), base)};
 }
 
 Config Config::defaults(const Paths& paths) {
-  return {.pool = {paths.home + "/pool"}, .journal_directory = paths.home + "/journal"};
+  return {.pool = {paths.home + "/pool"},
+          .journal_directory = paths.home + "/journal",
+          .scratch_directory = paths.home + "/scratch"};
 }
 
 Result<Config> parse_config(std::string_view text, const std::string& file, const Paths& paths) {
@@ -261,28 +236,37 @@ Result<Config> load_config(const std::string& file, const Paths& paths) {
 }
 
 std::string format_config(const Config& config) {
-  std::string text = fmt::format(
-      "# Squall's configuration of this host; read when squalld starts.\n"
-      "pool = \"{}\"\n"
-      "compression = \"{}\"  # lz4, zstd or none; for what is written from now on\n"
-      "log_level = \"{}\"\n",
-      config.pool.to_string(), to_string(config.compression), config.log_level);
-  if (!config.stores.empty())
-    text += "\n# Further directories of the pool, on other disks.\n[stores]\n";
-  for (const auto& [name, directory] : config.stores) {
-    text += fmt::format("\"{}\" = \"{}\"\n", name, directory);
+  std::string listen;
+  for (const Endpoint& endpoint : config.nbd_listen) {
+    listen += fmt::format("{}{}", listen.empty() ? "" : ", ", quoted(endpoint.to_string()));
   }
-  text += fmt::format(
-      "\n[journal]\ndirectory = \"{}\"\nsize = \"{}\"\n"
-      "\n[cache]\nsize = \"{}\"  # memory for decompressed records\n"
-      "\n# TCP addresses to serve NBD on, for example [\"127.0.0.1:10809\"]; the unix socket is\n"
-      "# always there. Plain TCP has no authentication: only on a network you trust.\n"
-      "[nbd]\nlisten = [",
-      config.journal_directory, format_size(config.journal_bytes), format_size(config.cache_bytes));
-  for (size_t i = 0; i < config.nbd_listen.size(); ++i) {
-    text += fmt::format("{}\"{}\"", i == 0 ? "" : ", ", config.nbd_listen[i].to_string());
-  }
-  return text + "]\n";
+  return fmt::format(
+      R"(# Squall's configuration of this host; read when squalld starts.
+pool = {}
+log_level = {}  # debug, info, warn or error
+
+[journal]
+directory = {}
+size = {}
+
+[cache]
+size = {}  # memory for decompressed records
+
+# Stateless volumes: in memory first (where RUNDIR is a tmpfs), then in the directory.
+[scratch]
+memory = {}
+directory = {}
+
+# TCP addresses to serve NBD on, for example ["127.0.0.1:10809"]; the unix socket is always there.
+# Plain TCP has no authentication: only on a network you trust.
+[nbd]
+listen = [{}]
+)",
+      quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
+      quoted(format_size_exact(config.journal_bytes)),
+      quoted(format_size_exact(config.cache_bytes)),
+      quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
+      listen);
 }
 
 }  // namespace squall

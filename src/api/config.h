@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,27 +25,24 @@ struct Paths {
   std::string nbd_socket() const { return run_dir + "/nbd.sock"; }
 };
 
-enum class PoolCodec : uint8_t { kNone, kLz4, kZstd };
-Result<PoolCodec> parse_pool_codec(std::string_view text);
-std::string_view to_string(PoolCodec codec);
-
 // "file:DIR" is the one kind of pool that this build knows.
 struct PoolSpec {
   std::string directory;
 
-  static Result<PoolSpec> parse(std::string_view text);
+  // A relative directory is taken from `base`.
+  static Result<PoolSpec> parse(std::string_view text, const std::string& base);
   std::string to_string() const { return "file:" + directory; }
 };
 
 struct Config {
   PoolSpec pool;
-  PoolCodec compression = PoolCodec::kLz4;      // for what is written from now on
-  std::map<std::string, std::string> stores{};  // name -> directory, beside the pool's own
   std::string journal_directory;
   uint64_t journal_bytes = 4 * kGiB;
-  uint64_t cache_bytes = 1 * kGiB;
-  std::vector<Endpoint> nbd_listen{};  // TCP; the unix socket is always there
-  std::string log_level = "info";      // debug, info, warn, error
+  uint64_t cache_bytes = 1 * kGiB;           // decompressed records in memory
+  std::string scratch_directory;             // stateless volumes, beyond what memory takes
+  uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
+  std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
+  std::string log_level = "info";            // debug, info, warn, error
 
   static Config defaults(const Paths& paths);
 };
@@ -61,8 +56,5 @@ Result<Config> parse_config(std::string_view text, const std::string& file, cons
 
 // A commented squall.toml that says the same.
 std::string format_config(const Config& config);
-
-// A store's or an object's name: 1 to 64 of [A-Za-z0-9._-], not starting with '.' or '-'.
-bool is_valid_name(std::string_view name);
 
 }  // namespace squall

@@ -169,9 +169,15 @@ class RestSession : public HttpSession {
     return response(on([r = *request](auto& m) { return m.create_volumes(r); }), 201);
   }
   HttpResponse remove_volume(const Call& call) {
-    return response(on([name = call.names[0], force = call.force](auto& m) {
+    const auto removed = on([name = call.names[0], force = call.force](auto& m) {
       return m.remove_volume(name, force);
-    }));
+    });
+    if (removed && call.force) {
+      on_reactor(target_.reactor, [&host = target_.host, name = call.names[0]] {
+        return host.disconnect_clients(name);
+      });
+    }
+    return response(removed);
   }
   HttpResponse resize_volume(const Call& call) {
     const auto request = call.decode<ResizeRequest>();
@@ -185,6 +191,13 @@ class RestSession : public HttpSession {
     if (!request) return error_response(request.error());
     return response(on([name = call.names[0], snapshot = request->snapshot](auto& m) {
       return m.rollback_volume(name, snapshot);
+    }));
+  }
+  HttpResponse takeover_volume(const Call& call) {
+    const auto request = call.decode<TakeoverRequest>();
+    if (!request) return error_response(request.error());
+    return response(on([name = call.names[0], lose_data = request->lose_data](auto& m) {
+      return m.takeover_volume(name, lose_data);
     }));
   }
   HttpResponse commit_volume(const Call& call) {
@@ -212,7 +225,7 @@ class RestSession : public HttpSession {
   }
 
   Result<StatusInfo> fetch_status() {
-    return on_reactor(target_.reactor, [&source = target_.status] { return source.status(); });
+    return on_reactor(target_.reactor, [&host = target_.host] { return host.status(); });
   }
   HttpResponse show_status(const Call&) { return response(fetch_status()); }
   HttpResponse list_nodes(const Call&) {
@@ -249,6 +262,7 @@ const std::span<const RestSession::Route> RestSession::kRoutes = [] {
       Route{"DELETE", "/volumes/*", &S::remove_volume},
       Route{"POST", "/volumes/*/resize", &S::resize_volume},
       Route{"POST", "/volumes/*/rollback", &S::rollback_volume},
+      Route{"POST", "/volumes/*/takeover", &S::takeover_volume},
       Route{"POST", "/volumes/*/commit", &S::commit_volume},
       Route{"GET", "/volumes/*/snapshots", &S::list_snapshots},
       Route{"POST", "/volumes/*/snapshots", &S::create_snapshot},

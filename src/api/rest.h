@@ -11,18 +11,20 @@
 
 namespace squall {
 
-// What the daemon knows of itself and its pool. Called on the reactor's thread.
-class StatusSource {
+// What handlers want of the daemon beyond VolumeManager. Called on the reactor's thread.
+class RestHost {
  public:
-  virtual ~StatusSource() = default;
+  virtual ~RestHost() = default;
   virtual Task<Result<StatusInfo>> status() = 0;
+  // Ends every client's connection to a disk.
+  virtual Task<void> disconnect_clients(std::string disk) = 0;
 };
 
 // What handlers work on; all of it outlives the HTTP server.
 struct RestTarget {
   Reactor& reactor;
   VolumeManager& manager;
-  StatusSource& status;
+  RestHost& host;
 };
 
 std::unique_ptr<HttpSession> make_rest_session(const RestTarget& target);

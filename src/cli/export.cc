@@ -6,6 +6,7 @@
 
 #include <array>
 #include <charconv>
+#include <filesystem>
 
 #include "cli/block_copy.h"
 #include "cli/child_process.h"
@@ -49,6 +50,15 @@ Result<void> follow_percent(int fd, uint64_t size_bytes, Progress& progress) {
   }
 }
 
+Result<void> sync_file(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int result = fd < 0 ? -1 : ::fsync(fd);
+  const int sync_errno = errno;
+  if (fd >= 0) ::close(fd);
+  if (result != 0) return fail_errno(sync_errno, "writing {} to disk", path);
+  return {};
+}
+
 class TemporaryFile {
  public:
   explicit TemporaryFile(std::string path) : path_(std::move(path)) {}
@@ -67,12 +77,12 @@ Result<void> export_qcow2(const std::string& nbd_socket, uint64_t size_bytes,
   const TemporaryFile temporary(std::move(temporary_path));
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot start qemu-img");
-  auto child =
-      ChildProcess::start({"qemu-img", "convert", "-p", "--image-opts",
-                           fmt::format("driver=nbd,export={},server.type=unix,server.path={}",
-                                       option_value(options.disk), option_value(nbd_socket)),
-                           "-O", "qcow2", "--", temporary.path()},
-                          {.stdout_fd = pipe[1], .package = "qemu-utils"});
+  auto child = ChildProcess::start(
+      {"qemu-img", "convert", "-p", "--image-opts",
+       fmt::format("driver=nbd,export={},server.type=unix,server.path={}",
+                   option_value(options.disk), option_value(nbd_socket)),
+       "-O", "qcow2", "--", std::filesystem::absolute(temporary.path()).string()},
+      {.stdout_fd = pipe[1], .package = "qemu-utils"});
   ::close(pipe[1]);
   Result<void> ended =
       child ? follow_percent(pipe[0], size_bytes, progress) : std::unexpected(child.error());
@@ -81,6 +91,7 @@ Result<void> export_qcow2(const std::string& nbd_socket, uint64_t size_bytes,
   if (Result<void> exited = child->wait(); !exited) {
     return std::unexpected(exited.error().wrap(fmt::format("cannot write {}", options.file)));
   }
+  TRY(sync_file(temporary.path()));  // qemu-img leaves it to the page cache
   return move_into_place(temporary.path(), options.file, options.force);
 }
 

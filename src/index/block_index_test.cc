@@ -48,6 +48,7 @@ class BlockIndexTest : public testing::Test {
     store_.reset_counts();
     auto result = try_update(root, size, runs);
     EXPECT_TRUE(result) << result.error().message();
+    EXPECT_TRUE(run_task(reactor_, store_.sync(store_.mark())));
     return result.value_or(IndexRoot());
   }
   Result<std::vector<BlockRun>> try_look_up(IndexRoot root, uint64_t block, uint64_t count) {

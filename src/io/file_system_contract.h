@@ -107,6 +107,7 @@ TYPED_TEST_P(FileSystemContract, WritesAVectorOfManyPieces) {
   const int handle = this->create("a");
   auto data = contract_pattern(300 * 100, 3);
   std::vector<iovec> pieces;
+  pieces.reserve(301);
   for (size_t i = 0; i < 300; ++i) pieces.push_back({data.data() + i * 100, 100});
   pieces.insert(pieces.begin() + 7, iovec{data.data(), 0});
   ASSERT_TRUE(this->fs().write(handle, std::span<const iovec>(pieces), 17));

@@ -189,7 +189,7 @@ TEST_F(PosixNetworkTest, ShutdownEndsPendingOperations) {
   reactor_->run_once();
   EXPECT_EQ(ended, 0);
   for (const int handle : {server, unix_listener, tcp_listener}) network_.shutdown(handle);
-  while (ended < 3) reactor_->run_once();
+  run_until(*reactor_, [&] { return ended == 3; });
   for (const int handle : {client, server, unix_listener, tcp_listener}) network_.close(handle);
 }
 

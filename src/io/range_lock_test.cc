@@ -47,7 +47,7 @@ Task<void> hold(State& state, int id, Holder wanted, int turns) {
 }
 
 void run_until_finished(State& state, int count) {
-  while (state.finished < count) state.reactor.run_once();
+  run_until(state.reactor, [&] { return state.finished == count; });
 }
 
 TEST(RangeLock, DisjointAndSharedRangesAreHeldTogether) {
@@ -91,7 +91,7 @@ TEST(RangeLock, ALengthBeyondTheEndMeansEverythingFromThere) {
   spawn(whole(*reactor, lock, order));
   spawn(far(lock, order, late));
   EXPECT_EQ(late, 0);
-  while (late == 0) reactor->run_once();
+  run_until(*reactor, [&] { return late != 0; });
   EXPECT_EQ(late, 2);
 }
 

@@ -10,6 +10,12 @@
 
 namespace squall {
 
+// Drives the reactor until `done()` is true.
+template <class Done>
+void run_until(Reactor& reactor, Done done) {
+  while (!done()) CHECK(reactor.run_once());
+}
+
 template <class T>
 T run_task(Reactor& reactor, Task<T> task) {
   if constexpr (std::is_void_v<T>) {

@@ -65,7 +65,7 @@ TEST(Semaphore, LetsInAsManyAsItHasUnitsInOrder) {
   int inside = 0, inside_max = 0;
   for (int id = 0; id < 50; ++id)
     spawn(hold_unit(*reactor, semaphore, log, id, inside, inside_max));
-  while (log.size() < 50 || inside > 0) reactor->run_once();
+  run_until(*reactor, [&] { return log.size() == 50 && inside == 0; });
   settle(*reactor);
   EXPECT_EQ(inside_max, 3);
   EXPECT_EQ(semaphore.available(), 3U);
@@ -82,7 +82,7 @@ TEST(Semaphore, AReleasedUnitGoesToTheWaiterNotToALatecomer) {
   mutex.release();
   EXPECT_EQ(mutex.available(), 0U) << "handed over, not freed";
   spawn(hold_unit(*reactor, mutex, log, 2, inside, inside_max));
-  while (log.size() < 2 || inside > 0) reactor->run_once();
+  run_until(*reactor, [&] { return log.size() == 2 && inside == 0; });
   settle(*reactor);
   EXPECT_EQ(log, Log({1, 2}));
   EXPECT_EQ(inside_max, 1);

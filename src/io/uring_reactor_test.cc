@@ -5,10 +5,12 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -110,6 +112,7 @@ TEST(UringReactor, EachThreadsPostsKeepTheirOrder) {
   int received = 0;
   bool in_order = true;
   std::vector<std::thread> posters;
+  posters.reserve(kThreads);
   for (size_t t = 0; t < kThreads; ++t)
     posters.emplace_back([&, t] {
       for (int i = 0; i < kPosts; ++i) {
@@ -428,7 +431,29 @@ TEST(UringReactor, ThousandsOfCoroutinesWriteAndRead) {
   constexpr int kCount = 3000;
   for (int i = 0; i < kCount; ++i)
     spawn(write_then_read(*reactor, file.handle(), static_cast<uint64_t>(i), finished));
-  while (finished < kCount) reactor->run_once();
+  run_until(*reactor, [&] { return finished == kCount; });
+}
+
+// A timer signal without SA_RESTART every 100 us interrupts the reactor wherever it is.
+TEST(UringReactor, SignalsDisturbNothing) {
+  struct sigaction action{}, before{};
+  action.sa_handler = [](int) {};
+  ASSERT_EQ(::sigaction(SIGALRM, &action, &before), 0);
+  const itimerval often{.it_interval = {0, 100}, .it_value = {0, 100}};
+  ASSERT_EQ(::setitimer(ITIMER_REAL, &often, nullptr), 0);
+  auto reactor = make_test_reactor();
+  ScratchFile file;
+  int finished = 0;
+  for (uint64_t slot = 0; slot < 100; ++slot)
+    spawn(write_then_read(*reactor, file.handle(), slot, finished));
+  const uint64_t start = reactor->now_ns();
+  run_task(*reactor,
+           [](Reactor& r) -> Task<void> { co_await sleep_ns(r, 20 * kMillisecond_ns); }(*reactor));
+  EXPECT_GE(reactor->now_ns() - start, 20 * kMillisecond_ns);
+  run_until(*reactor, [&] { return finished == 100; });
+  const itimerval never{};
+  ASSERT_EQ(::setitimer(ITIMER_REAL, &never, nullptr), 0);
+  ASSERT_EQ(::sigaction(SIGALRM, &before, nullptr), 0);
 }
 
 // --- Cancellation --------------------------------------------------------------------------------
@@ -582,7 +607,7 @@ TEST(UringReactor, SocketsEcho) {
     spawn(echo_one_connection(*reactor, listener, finished));
     spawn(talk_to_echo(*reactor, address, id, finished));
   }
-  while (finished < 2 * kConnections) reactor->run_once();
+  run_until(*reactor, [&] { return finished == 2 * kConnections; });
   ::close(listener);
 }
 

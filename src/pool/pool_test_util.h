@@ -10,8 +10,8 @@
 #include "base/random.h"
 #include "io/run_task.h"
 #include "pool/pool.h"
-#include "sim/sim_reactor.h"
 #include "testing/memory_engine.h"
+#include "testing/post_reactor.h"
 
 namespace squall::testing {
 
@@ -68,11 +68,12 @@ class PoolTest : public ::testing::Test {
     ASSERT_FALSE(got);
     EXPECT_EQ(got.error().kind(), ErrorKind::kCorrupt);
     EXPECT_EQ(got.error().os_errno(), EIO);
-    EXPECT_NE(got.error().message().find(address.to_string()), std::string::npos) << got.error().message();
+    EXPECT_NE(got.error().message().find(address.to_string()), std::string::npos)
+        << got.error().message();
   }
 
   size_t cache_bytes_ = 0;
-  sim::SimReactor reactor_{1};
+  PostReactor reactor_;
   MemorySegmentStore segments_{reactor_, {"main", "other"}};
   MemoryMetaStore catalog_{reactor_};
   std::unique_ptr<Pool> pool_;

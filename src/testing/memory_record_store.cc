@@ -5,8 +5,6 @@
 namespace squall {
 namespace {
 
-constexpr uint64_t kRecordHeaderBytes = 64;
-
 class MemoryPayload : public Payload {
  public:
   explicit MemoryPayload(ConstBytes bytes) : Payload({}), storage_(bytes.begin(), bytes.end()) {
@@ -39,26 +37,37 @@ bool MemoryRecordStore::must_fail() {
 
 Task<Result<Address>> MemoryRecordStore::append(RecordKind kind, ConstBytes payload,
                                                 const Placement&) {
-  CHECK(payload.size() <= 64 * kKiB);
+  CHECK(payload.size() <= 64 * kKiB && !is_zero(payload));
   ++counts_.appends;
   const bool fails = must_fail();
   Address address;
-  if (!fails) {
+  if (fails) {
+    lose_undurable();
+  } else {
     address = assign(payload.size());
     payload_bytes_ += payload.size();
     records_.emplace(address, Record{kind, std::make_shared<MemoryPayload>(payload)});
+    undurable_.push_back(address);
   }
   if (random_.chance(options_.suspend_chance)) co_await yield_to(reactor_);
   if (fails) co_return fail_errno(EIO, "memory store: append told to fail");
   co_return address;
 }
 
-Task<Result<void>> MemoryRecordStore::sync() {
+Task<Result<void>> MemoryRecordStore::sync(AppendMark since) {
   ++counts_.syncs;
-  const bool fails = must_fail();
+  if (must_fail()) lose_undurable();
+  undurable_.clear();
+  const bool has_lost = losses_ > since.losses;
   if (random_.chance(options_.suspend_chance)) co_await yield_to(reactor_);
-  if (fails) co_return fail_errno(EIO, "memory store: sync told to fail");
+  if (has_lost) co_return fail_errno(EIO, "memory store: records were lost");
   co_return Result<void>();
+}
+
+void MemoryRecordStore::lose_undurable() {
+  for (Address address : undurable_) records_.erase(address);
+  undurable_.clear();
+  ++losses_;
 }
 
 Task<Result<PayloadRef>> MemoryRecordStore::read(RecordKind kind, Address address) {

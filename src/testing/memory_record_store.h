@@ -34,13 +34,15 @@ class MemoryRecordStore : public RecordStore {
 
   Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
                                const Placement& placement) override;
-  Task<Result<void>> sync() override;
+  AppendMark mark() const override { return {losses_}; }
+  Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override;
 
   const Counts& counts() const { return counts_; }
   void reset_counts() { counts_ = {}; }
-  // The n-th append, read or sync from now on fails (1: the next one); 0: none.
+  // The n-th append, read or sync from now on fails (1: the next one); 0: none. A failed append or
+  // sync loses every record that was not durable yet, as RecordStore says.
   void fail_call(uint64_t n) { calls_until_failure_ = n; }
   // Whether a call has failed since clear_failure().
   bool has_failed() const { return has_failed_; }
@@ -59,12 +61,15 @@ class MemoryRecordStore : public RecordStore {
 
   Result<Record> find(RecordKind kind, Address address) const;
   Address assign(size_t payload_bytes);
+  void lose_undurable();
   bool must_fail();
 
   Reactor& reactor_;
   Options options_;
   Random random_;
   std::unordered_map<Address, Record> records_;
+  std::vector<Address> undurable_;
+  uint64_t losses_ = 0;
   uint64_t next_segment_ = 1;
   uint64_t next_sector_ = 1;
   uint64_t payload_bytes_ = 0;

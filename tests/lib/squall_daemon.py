@@ -113,6 +113,9 @@ class Daemon:
                 self.kill()
                 raise RuntimeError(f"squalld is not ready (status {status}):\n{self.log()}")
             line += byte
+        if not line.startswith(b"squalld: ready"):
+            self.kill()
+            raise RuntimeError(f"squalld said {line!r}:\n{self.log()}")
         self.start_up_s = time.monotonic() - started
 
     def stop(self, timeout_s=60):

@@ -1,0 +1,102 @@
+#include <ctime>
+#include <memory>
+
+#include "api/units.h"
+#include "api/wire.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/table.h"
+
+namespace squall {
+
+namespace {
+
+std::string uptime(const NodeInfo& node) {
+  const int64_t seconds = std::max<int64_t>(0, std::time(nullptr) - node.started_s);
+  return format_duration(static_cast<uint64_t>(seconds) * 1000);
+}
+
+Result<void> show_status(Context& context) {
+  TRY_ASSIGN(Client * client, context.client());
+  TRY_ASSIGN(const StatusInfo status, client->status());
+  if (context.options.json) {
+    context.print(wire::encode(status));
+    return {};
+  }
+  FieldList fields;
+  fields.add("node", fmt::format("{}, {}, squalld {} (pid {})", status.node.name, status.node.state,
+                                 status.node.version, status.node.pid));
+  fields.add("up for", uptime(status.node));
+  fields.add("pool", status.pool + " " + status.pool_id);
+  for (const StoreStatus& store : status.stores) {
+    fields.add("store " + store.name, store.available
+                                          ? fmt::format("{}: {} free of {}", store.path,
+                                                        context.size(store.available_bytes),
+                                                        context.size(store.total_bytes))
+                                          : store.path + ": not available");
+  }
+  fields.add("pool data",
+             fmt::format("{} on disk in {} segments", context.size(status.pool_allocated_bytes),
+                         status.pool_segments));
+  fields.add("images", std::to_string(status.images));
+  fields.add("volumes", fmt::format("{}, {} open", status.volumes, status.open_volumes));
+  fields.add("dirty", context.size(status.dirty_bytes) + " in the journal, not yet in the pool");
+  fields.add("read", context.size(status.bytes_read));
+  fields.add("written", context.size(status.bytes_written));
+  fields.add("memory", context.size(status.memory_bytes));
+  context.print(fields.to_string());
+  return {};
+}
+
+Result<void> list_nodes(Context& context) {
+  TRY_ASSIGN(Client * client, context.client());
+  TRY_ASSIGN(const auto nodes, client->list_nodes());
+  if (context.options.json) {
+    context.print(wire::encode(nodes));
+    return {};
+  }
+  Table table({"NAME", "STATE", "VERSION", "UP FOR"});
+  for (const NodeInfo& node : nodes) table.add({node.name, node.state, node.version, uptime(node)});
+  context.print(table.to_string());
+  return {};
+}
+
+Result<void> show_node(Context& context, const std::string& name) {
+  TRY_ASSIGN(Client * client, context.client());
+  TRY_ASSIGN(const NodeInfo node, client->show_node(name));
+  if (context.options.json) {
+    context.print(wire::encode(node));
+    return {};
+  }
+  FieldList fields;
+  fields.add("name", node.name);
+  fields.add("state", node.state);
+  fields.add("version", node.version);
+  fields.add("pid", std::to_string(node.pid));
+  fields.add("up for", uptime(node));
+  fields.add("home", node.home);
+  fields.add("control", node.control_socket);
+  fields.add("nbd", node.nbd_socket);
+  for (const std::string& address : node.nbd_listen) fields.add("nbd", address);
+  context.print(fields.to_string());
+  return {};
+}
+
+}  // namespace
+
+void add_status_commands(CLI::App& app, Context& context) {
+  app.add_subcommand("status", "The daemon and its pool at a glance")->callback([&context] {
+    context.run([&] { return show_status(context); });
+  });
+
+  auto& node = *app.add_subcommand("node", "Hosts")->require_subcommand(1);
+  node.add_subcommand("list", "List nodes")->callback([&context] {
+    context.run([&] { return list_nodes(context); });
+  });
+  auto name = std::make_shared<std::string>();
+  auto* show = node.add_subcommand("show", "Show one node");
+  show->add_option("name", *name, "The node")->required();
+  show->callback([&context, name] { context.run([&] { return show_node(context, *name); }); });
+}
+
+}  // namespace squall

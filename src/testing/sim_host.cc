@@ -1,0 +1,50 @@
+#include "testing/sim_host.h"
+
+namespace squall::testing {
+
+Result<std::unique_ptr<SimHost>> SimHost::start(uint64_t seed, sim::SimDisk& disk,
+                                                SimHostOptions options) {
+  std::unique_ptr<SimHost> host(new SimHost(seed, disk));
+  TRY(host->open(options));
+  return host;
+}
+
+Result<void> SimHost::open(const SimHostOptions& options) {
+  FileSystem& files = reactor_.files();
+  if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
+    TRY(init_file_pool(files, "/pool", {}));
+  FileEngineOptions engine_options;
+  engine_options.make_executor = [](Reactor& reactor, const char*) {
+    return std::make_unique<InlineExecutor>(reactor);
+  };
+  TRY_ASSIGN(FileEngine engine, open_file_engine(reactor_, files, "/pool", engine_options));
+  engine_ = std::make_unique<FileEngine>(std::move(engine));
+  Pool::Config pool_config;
+  pool_config.id = engine_->identity.id;
+  pool_config.cache_bytes = options.cache_bytes;
+  pool_config.segment_bytes = options.segment_bytes;
+  TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
+  HostVolumesConfig config;
+  config.journal = options.journal;
+  config.journal.id_if_new.bytes[0] = std::byte{1};
+  config.scratch = {options.fast_scratch, "/host/scratch", options.fast_budget_bytes,
+                    options.boot_id};
+  config.host_name = "sim";
+  config.commit_bytes = options.commit_bytes;
+  config.quota_bytes = options.quota_bytes;
+  config.reserve_bytes = 64 * kKiB;
+  TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
+                                             *engine_->segments, *engine_->logs, config)));
+  return {};
+}
+
+SimHost::~SimHost() {
+  if (volumes_ != nullptr) run(volumes_->stop());
+  if (pool_ != nullptr) run(pool_->stop());
+  if (engine_ != nullptr) run(engine_->close());
+  volumes_.reset();
+  pool_.reset();
+  engine_.reset();
+}
+
+}  // namespace squall::testing

@@ -1,0 +1,53 @@
+// SimHost: everything of a host below its protocol servers, on a simulated disk: file engine, pool,
+// journal, volumes. Start it, use it, then stop it, or cut the power or kill the process on the
+// SimDisk first, stop it, restart the disk and start a new SimHost: that is a crash.
+#pragma once
+
+#include <memory>
+
+#include "engine/file_engine.h"
+#include "io/run_task.h"
+#include "pool/pool.h"
+#include "sim/sim_reactor.h"
+#include "volume/host_volumes.h"
+
+namespace squall::testing {
+
+struct SimHostOptions {
+  JournalConfig journal{.directory = "/host/journal", .file_bytes = 256 * kKiB, .max_files = 8};
+  uint64_t commit_bytes = 128 * kKiB;
+  uint64_t quota_bytes = 512 * kKiB;
+  uint64_t segment_bytes = 1 * kMiB;
+  size_t cache_bytes = 1 * kMiB;
+  std::string boot_id = "boot-1";
+  std::string fast_scratch = "/host/tmpfs";
+  uint64_t fast_budget_bytes = 256 * kKiB;
+};
+
+class SimHost {
+ public:
+  // Makes the pool if the disk has none.
+  static Result<std::unique_ptr<SimHost>> start(uint64_t seed, sim::SimDisk& disk,
+                                                SimHostOptions options = {});
+  ~SimHost();
+
+  // Runs `task` to its end on the simulated reactor.
+  template <class T>
+  T run(Task<T> task) {
+    return run_task(reactor_, std::move(task));
+  }
+  HostVolumes& volumes() { return *volumes_; }
+  sim::SimReactor& reactor() { return reactor_; }
+  Pool& pool() { return *pool_; }
+
+ private:
+  SimHost(uint64_t seed, sim::SimDisk& disk) : reactor_(seed, disk) {}
+  Result<void> open(const SimHostOptions& options);
+
+  sim::SimReactor reactor_;
+  std::unique_ptr<FileEngine> engine_;
+  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<HostVolumes> volumes_;
+};
+
+}  // namespace squall::testing
