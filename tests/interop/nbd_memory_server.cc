@@ -1,6 +1,7 @@
 // nbd_memory_server: serves disks in memory over NBD until SIGTERM or SIGINT, then prints its
 // statistics. Usage: nbd_memory_server SOCKET DISK... [--tcp PORT]
-// with DISK = NAME:BYTES[:ro|:shared|:slow]. SOCKET is a unix path; port 0 takes any, and is printed.
+// with DISK = NAME:BYTES[:ro|:shared|:slow]. SOCKET is a unix path; port 0 takes any, and is
+// printed.
 #include <csignal>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,7 @@
 #include "export/nbd/nbd_server.h"
 
+#include <cerrno>
+
 #include "export/nbd/test_support.h"
 
 namespace squall::nbd {
@@ -254,6 +256,47 @@ TEST_P(NbdServerTest, TcpListensWhereConfigured) {
     EXPECT_EQ(*flags & kFlagCanMultiConn, 0) << "a second one would take the first one's place";
     EXPECT_EQ(client.write(0, pattern(100'000, 1)), WireError::kOk);
     EXPECT_EQ(client.read(0, 100'000)->data, pattern(100'000, 1));
+  }
+  run_task(*reactor_, server.stop());
+}
+
+// A reactor whose next accepts fail as if descriptors had run out.
+class ShortOfDescriptors final : public Reactor {
+ public:
+  ShortOfDescriptors(Reactor& inner, int failures) : inner_(inner), failures_(failures) {}
+  int failures() const { return failures_; }
+  void submit(Operation& op) override {
+    if (op.code != Operation::Code::kAccept || failures_ == 0) return inner_.submit(op);
+    --failures_;
+    inner_.post([&op] {
+      op.result = -EMFILE;
+      op.on_complete(op);
+    });
+  }
+  void cancel(Operation& op) override { inner_.cancel(op); }
+  void arm(Timer& timer, uint64_t deadline_ns) override { inner_.arm(timer, deadline_ns); }
+  void disarm(Timer& timer) override { inner_.disarm(timer); }
+  void post(std::move_only_function<void()> work) override { inner_.post(std::move(work)); }
+  uint64_t now_ns() const override { return inner_.now_ns(); }
+  int64_t wall_clock_s() const override { return inner_.wall_clock_s(); }
+  void run() override { inner_.run(); }
+  bool run_once() override { return inner_.run_once(); }
+  void stop() override { inner_.stop(); }
+
+ private:
+  Reactor& inner_;
+  int failures_;
+};
+
+TEST_P(NbdServerTest, AcceptingGoesOnWhenDescriptorsRunOut) {
+  ShortOfDescriptors reactor(*reactor_, 2);
+  const Endpoint endpoint{.unix_path = directory_path_ + "/other.sock"};
+  NbdServer server(reactor, *network_, disks_, *admission_, NbdConfig{{endpoint}, {}});
+  ASSERT_TRUE(server.start());
+  {
+    TestClient client(*reactor_, *network_, endpoint);
+    EXPECT_TRUE(client.go("disk"));
+    EXPECT_EQ(reactor.failures(), 0);
   }
   run_task(*reactor_, server.stop());
 }

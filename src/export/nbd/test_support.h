@@ -221,6 +221,14 @@ class TestClient {
     reply.data = std::move(*data);
     return reply;
   }
+  // Extents of a BLOCK_STATUS, in `chunks`.
+  std::optional<ReadReply> status(uint64_t offset, uint32_t length, uint16_t flags = 0) {
+    if (!send_request(Command::kBlockStatus, offset, length, flags)) return {};
+    const auto magic = receive(4);
+    ReadReply reply;
+    if (!magic || !receive_chunk(reply)) return {};
+    return reply;
+  }
 
  private:
   template <class T>
@@ -288,16 +296,6 @@ class TestClient {
   int handle_;
   bool structured_ = false;
   uint64_t cookie_ = 0;
-
- public:
-  // Extents of a BLOCK_STATUS, in `chunks`.
-  std::optional<ReadReply> status(uint64_t offset, uint32_t length, uint16_t flags = 0) {
-    if (!send_request(Command::kBlockStatus, offset, length, flags)) return {};
-    const auto magic = receive(4);
-    ReadReply reply;
-    if (!magic || !receive_chunk(reply)) return {};
-    return reply;
-  }
 };
 
 // Where a test runs.
