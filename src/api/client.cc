@@ -168,6 +168,11 @@ Result<VolumeInfo> Client::rollback_volume(const std::string& name, const std::s
                           wire::encode(RollbackRequest{snapshot}));
 }
 
+Result<VolumeInfo> Client::takeover_volume(const std::string& name, bool lose_data) {
+  return call<VolumeInfo>("POST", "/v1/volumes/" + element(name) + "/takeover",
+                          wire::encode(TakeoverRequest{lose_data}));
+}
+
 Result<void> Client::commit_volume(const std::string& name) {
   return call("POST", "/v1/volumes/" + element(name) + "/commit");
 }

@@ -35,6 +35,7 @@ class Client {
   Result<void> remove_volume(const std::string& name, bool force);
   Result<VolumeInfo> resize_volume(const std::string& name, uint64_t size_bytes);
   Result<VolumeInfo> rollback_volume(const std::string& name, const std::string& snapshot);
+  Result<VolumeInfo> takeover_volume(const std::string& name, bool lose_data);
   Result<void> commit_volume(const std::string& name);
 
   Result<std::vector<SnapshotInfo>> list_snapshots(const std::string& volume);

@@ -263,8 +263,10 @@ directory = {}
 listen = [{}]
 )",
       quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
-      quoted(format_size(config.journal_bytes)), quoted(format_size(config.cache_bytes)),
-      quoted(format_size(config.scratch_memory_bytes)), quoted(config.scratch_directory), listen);
+      quoted(format_size_exact(config.journal_bytes)),
+      quoted(format_size_exact(config.cache_bytes)),
+      quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
+      listen);
 }
 
 }  // namespace squall

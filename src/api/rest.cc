@@ -193,6 +193,13 @@ class RestSession : public HttpSession {
       return m.rollback_volume(name, snapshot);
     }));
   }
+  HttpResponse takeover_volume(const Call& call) {
+    const auto request = call.decode<TakeoverRequest>();
+    if (!request) return error_response(request.error());
+    return response(on([name = call.names[0], lose_data = request->lose_data](auto& m) {
+      return m.takeover_volume(name, lose_data);
+    }));
+  }
   HttpResponse commit_volume(const Call& call) {
     if (const auto empty = call.decode<EmptyRequest>(); !empty) {
       return error_response(empty.error());
@@ -255,6 +262,7 @@ const std::span<const RestSession::Route> RestSession::kRoutes = [] {
       Route{"DELETE", "/volumes/*", &S::remove_volume},
       Route{"POST", "/volumes/*/resize", &S::resize_volume},
       Route{"POST", "/volumes/*/rollback", &S::rollback_volume},
+      Route{"POST", "/volumes/*/takeover", &S::takeover_volume},
       Route{"POST", "/volumes/*/commit", &S::commit_volume},
       Route{"GET", "/volumes/*/snapshots", &S::list_snapshots},
       Route{"POST", "/volumes/*/snapshots", &S::create_snapshot},

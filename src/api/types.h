@@ -66,6 +66,9 @@ struct ResizeRequest {
 struct RollbackRequest {
   std::string snapshot;
 };
+struct TakeoverRequest {
+  bool lose_data = false;
+};
 struct CreateSnapshotRequest {
   std::string name;
 };

@@ -64,6 +64,15 @@ std::string format_size(uint64_t bytes) {
   return fmt::format("{:.{}f}{}", value, value >= 9.95 || is_whole ? 0 : 1, suffix);
 }
 
+std::string format_size_exact(uint64_t bytes) {
+  size_t power = 0;
+  while (power < kSuffixes.size() && bytes != 0 && bytes % 1024 == 0) {
+    bytes /= 1024;
+    ++power;
+  }
+  return std::to_string(bytes) + (power == 0 ? "" : std::string(1, kSuffixes[power - 1]));
+}
+
 std::string format_time(int64_t seconds_since_1970) {
   const auto time = static_cast<std::time_t>(seconds_since_1970);
   std::tm local{};

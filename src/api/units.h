@@ -15,6 +15,8 @@ Result<uint64_t> parse_size(std::string_view text);
 
 // "0", "4.0K", "10G": at most three significant digits, powers of 1024.
 std::string format_size(uint64_t bytes);
+// Exactly, in the largest unit that divides it: "4G", "1000M", "1234567".
+std::string format_size_exact(uint64_t bytes);
 
 // Local time, "2026-11-21 08:00".
 std::string format_time(int64_t seconds_since_1970);

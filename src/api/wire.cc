@@ -128,6 +128,10 @@ void describe(auto& v, RollbackRequest& x) {
   v("snapshot", x.snapshot);
 }
 
+void describe(auto& v, TakeoverRequest& x) {
+  v("lose_data", x.lose_data);
+}
+
 void describe(auto& v, CreateSnapshotRequest& x) {
   v("name", x.name);
 }
@@ -305,6 +309,7 @@ SQUALL_WIRE_TYPE(CreateImageRequest);
 SQUALL_WIRE_TYPE(ImportRequest);
 SQUALL_WIRE_TYPE(ResizeRequest);
 SQUALL_WIRE_TYPE(RollbackRequest);
+SQUALL_WIRE_TYPE(TakeoverRequest);
 SQUALL_WIRE_TYPE(CreateSnapshotRequest);
 SQUALL_WIRE_TYPE(EmptyRequest);
 SQUALL_WIRE_TYPE(ErrorBody);

@@ -18,6 +18,9 @@ Table::Table(std::vector<std::string> columns) {
 
 void Table::add(std::vector<std::string> cells) {
   CHECK(cells.size() == right_.size());
+  for (std::string& cell : cells) {
+    if (cell.empty()) cell = "-";
+  }
   rows_.push_back(std::move(cells));
 }
 

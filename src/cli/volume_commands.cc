@@ -44,8 +44,7 @@ Result<void> list_volumes(Context& context) {
   Table table({"NAME", ">SIZE", "FROM", "CACHE", "OPEN", ">SNAPSHOTS", ">DIRTY", ">READ",
                ">WRITTEN", "CREATED"});
   for (const VolumeInfo& volume : volumes) {
-    table.add({volume.name, context.size(volume.size_bytes),
-               volume.parent.empty() ? "-" : volume.parent,
+    table.add({volume.name, context.size(volume.size_bytes), volume.parent,
                volume.stateless ? "stateless" : std::string(to_string(volume.cache)),
                volume.open ? "yes" : "no", std::to_string(volume.snapshots),
                context.size(volume.dirty_bytes), context.size(volume.bytes_read),
@@ -153,6 +152,20 @@ void add_rollback(CLI::App& group, Context& context) {
   });
 }
 
+void add_takeover(CLI::App& group, Context& context) {
+  auto name = std::make_shared<std::string>();
+  auto lose_data = std::make_shared<bool>(false);
+  auto* command = group.add_subcommand("takeover", "Take over a volume whose node is gone");
+  command->add_option("name", *name, "The volume")->required();
+  command->add_flag("--lose-data", *lose_data, "Give up what only the lost node's journal holds");
+  command->callback([&context, name, lose_data] {
+    context.run([&]() -> Result<void> {
+      TRY_ASSIGN(Client * client, context.client());
+      return report_volume(context, "taken over", client->takeover_volume(*name, *lose_data));
+    });
+  });
+}
+
 void add_export(CLI::App& group, Context& context) {
   auto options = std::make_shared<ExportOptions>();
   auto* command = group.add_subcommand("export", "Write a volume or a snapshot to a file");
@@ -199,6 +212,7 @@ void add_volume_commands(CLI::App& app, Context& context) {
   add_remove(volume, context);
   add_resize(volume, context);
   add_rollback(volume, context);
+  add_takeover(volume, context);
   add_export(volume, context);
 }
 

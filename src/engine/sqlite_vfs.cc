@@ -163,6 +163,9 @@ int vfs_delete(sqlite3_vfs* vfs, const char* path, int sync_directory) {
 
 int vfs_access(sqlite3_vfs* vfs, const char* path, int flags, int* result) {
   auto info = vfs_of(vfs).file_system().stat(path);
+  // "Cannot be told" must not pass for "no journal": SQLite would skip the recovery.
+  if (!info && info.error().kind() != ErrorKind::kNotFound)
+    return failed(vfs_of(vfs), info.error(), SQLITE_IOERR_ACCESS);
   // An empty journal counts as none, as in SQLite's own unix VFS.
   *result = info.has_value() && (flags != SQLITE_ACCESS_EXISTS || info->size > 0);
   return SQLITE_OK;

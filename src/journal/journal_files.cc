@@ -81,6 +81,7 @@ Task<Result<void>> Journal::roll() {
   spare_error_.reset();
   while (spares_.empty()) {
     prepare_spare();
+    if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
     if (spares_.empty()) co_await spare_ready_.wait();
     if (spare_error_) co_return std::unexpected(*spare_error_);
   }
@@ -143,10 +144,16 @@ Task<void> Journal::finish_file(JournalFile* file) {
   reclaim();
 }
 
+// A file is recycled only once it is durable, although nothing in it is needed any more: after a
+// power cut it may still be found under its old number, and the log must not seem to end in it.
 void Journal::reclaim() {
   if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
+    if (files_.front()->unsynced) {
+      if (!sync_running_ && !failed_) spawn(flush(), [](const Result<void>&) {});
+      break;
+    }
     auto file = std::move(files_.front());
     files_.pop_front();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;

@@ -56,7 +56,7 @@ Task<Result<std::unique_ptr<Journal>>> Journal::open(Reactor& reactor, FileSyste
 }
 
 Result<void> Journal::lock_directory() {
-  TRY(fs_.make_directory(config_.directory));
+  TRY(fs_.make_directory_durably(config_.directory));
   const std::string path = config_.directory + "/LOCK";
   TRY_ASSIGN(lock_handle_, fs_.open(path, {.write = true, .create = true}));
   if (auto locked = fs_.lock(lock_handle_, config_.lock_wait_ms); !locked)

@@ -13,7 +13,7 @@
 #include "io/posix_network.h"
 #include "io/run_task.h"
 #include "io/uring_reactor.h"
-#include "testing/memory_disk.h"
+#include "testing/disk/memory_disk.h"
 
 namespace squall {
 namespace {
