@@ -237,6 +237,11 @@ Task<Result<StatusInfo>> Data::status() {
     status.bytes_written += volume.bytes_written;
   }
   status.memory_bytes = resident_bytes();
+  CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
+  status.cache_bytes = pool.cache.bytes;
+  status.cache_hits = pool.cache.hits;
+  status.cache_misses = pool.cache.misses;
+  status.cache_evictions = pool.cache.evictions;
   co_return status;
 }
 
