@@ -237,6 +237,11 @@ Task<Result<StatusInfo>> Data::status() {
     status.bytes_written += volume.bytes_written;
   }
   status.memory_bytes = resident_bytes();
+  CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
+  status.cache_bytes = pool.cache.bytes;
+  status.cache_hits = pool.cache.hits;
+  status.cache_misses = pool.cache.misses;
+  status.cache_evictions = pool.cache.evictions;
   co_return status;
 }
 
@@ -308,7 +313,7 @@ Result<void> init_host(const Config& config, const InitOptions& options) {
   for (const auto& [name, directory] : options.stores) pool.stores.push_back({name, directory});
   if (!options.compression.empty()) {
     TRY_ASSIGN(const Codec codec, parse_codec(options.compression));
-    pool.default_codec = static_cast<uint8_t>(codec);
+    pool.default_codec = codec;
   }
   pool.created_s = std::time(nullptr);
   TRY(init_file_pool(files, config.pool.directory, pool));

@@ -47,6 +47,10 @@ struct StatusInfo {
   uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
   uint64_t bytes_written = 0;
   uint64_t memory_bytes = 0;  // resident memory of the daemon
+  uint64_t cache_bytes = 0;   // records in the host's cache, decompressed, each once
+  uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
+  uint64_t cache_misses = 0;
+  uint64_t cache_evictions = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.

@@ -106,6 +106,10 @@ void describe(auto& v, StatusInfo& x) {
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
   v("memory_bytes", x.memory_bytes);
+  v("cache_bytes", x.cache_bytes);
+  v("cache_hits", x.cache_hits);
+  v("cache_misses", x.cache_misses);
+  v("cache_evictions", x.cache_evictions);
 }
 
 void describe(auto& v, CreateImageRequest& x) {

@@ -44,6 +44,8 @@ Result<void> show_status(Context& context) {
   fields.add("read", context.size(status.bytes_read));
   fields.add("written", context.size(status.bytes_written));
   fields.add("memory", context.size(status.memory_bytes));
+  fields.add("cache", fmt::format("{}, {} hits, {} misses", context.size(status.cache_bytes),
+                                  status.cache_hits, status.cache_misses));
   context.print(fields.to_string());
   return {};
 }

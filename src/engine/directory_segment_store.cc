@@ -100,7 +100,8 @@ Result<void> check_store_directory(FileSystem& file_system, const Uuid& pool,
 Result<void> create_store_directory(FileSystem& file_system, const Uuid& pool,
                                     const StoreDirectory& directory) {
   const std::string marker = marker_path(directory.path);
-  if (file_system.exists(marker)) return check_store_directory(file_system, pool, directory);
+  if (auto found = file_system.stat(marker); found || found.error().kind() != ErrorKind::kNotFound)
+    return check_store_directory(file_system, pool, directory);
   TRY(file_system.make_directory(segments_path(directory.path)));
   TRY_ASSIGN(const auto segments, file_system.list(segments_path(directory.path)));
   if (!segments.empty())

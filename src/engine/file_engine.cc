@@ -40,11 +40,22 @@ Result<void> remove_if_there(FileSystem& file_system, const std::string& path) {
   return done;
 }
 
+// Unlike FileSystem::exists, tells "not there" from "cannot be told".
+Result<bool> is_there(FileSystem& file_system, const std::string& path) {
+  auto info = file_system.stat(path);
+  if (info) return true;
+  if (info.error().kind() == ErrorKind::kNotFound) return false;
+  return std::unexpected(std::move(info).error());
+}
+
 // The directory and all that lead to it, with durable names.
 Result<void> make_durable_directory(FileSystem& file_system, const std::string& path) {
   std::vector<std::string> made;
-  for (std::string at = path; !file_system.exists(at); at = parent_directory(at))
+  for (std::string at = path;; at = parent_directory(at)) {
+    TRY_ASSIGN(const bool found, is_there(file_system, at));
+    if (found) break;
     made.push_back(at);
+  }
   TRY(file_system.make_directory(path));
   for (const std::string& directory : made)
     TRY(file_system.sync_directory(parent_directory(directory)));
@@ -53,7 +64,8 @@ Result<void> make_durable_directory(FileSystem& file_system, const std::string& 
 
 Result<PoolIdentity> read_identity(FileSystem& file_system, const std::string& pool) {
   const std::string path = identity_path(pool);
-  if (!file_system.exists(path))
+  TRY_ASSIGN(const bool found, is_there(file_system, path));
+  if (!found)
     return fail(ErrorKind::kNotFound, "no pool in {}; make one with: squall init --pool file:{}",
                 pool, pool);
   TRY_ASSIGN(const auto bytes, file_system.read_file(path, kIdentityFileBytesMax));
@@ -84,7 +96,10 @@ Result<void> check_options(const std::string& directory, const FilePoolOptions& 
 
 // Ok when a pool may be made of the directory: it is empty, or an earlier attempt did not finish.
 Result<void> check_vacant(FileSystem& file_system, const std::string& directory) {
-  if (!file_system.exists(directory) || file_system.exists(init_path(directory))) return {};
+  TRY_ASSIGN(const bool found, is_there(file_system, directory));
+  if (!found) return {};
+  TRY_ASSIGN(const bool begun, is_there(file_system, init_path(directory)));
+  if (begun) return {};
   TRY_ASSIGN(const auto names, file_system.list(directory));
   for (const std::string& name : names)
     if (name != "LOCK" && name != "squall-init.new")  // .new: replace_file was cut off
@@ -113,10 +128,9 @@ Result<void> make_catalog(FileSystem& file_system, const std::string& directory,
 Result<void> make_pool(FileSystem& file_system, const std::string& directory,
                        const FilePoolOptions& options) {
   TRY(check_vacant(file_system, directory));
-  const PoolIdentity identity{
-      .id = Uuid::generate(),
-      .default_codec = options.default_codec.value_or(options.new_pool_codec),
-      .created_s = options.created_s};
+  const PoolIdentity identity{.id = Uuid::generate(),
+                              .default_codec = options.default_codec.value_or(Codec::kLz4),
+                              .created_s = options.created_s};
   TRY(file_system.replace_file(init_path(directory), as_bytes("unfinished\n")));
   TRY(remove_if_there(file_system, marker_path(directory)));
   TRY(create_store_directory(file_system, identity.id, {kDefaultStore, directory}));
@@ -184,15 +198,15 @@ Result<void> add_store(FileSystem& file_system, SqliteDatabase& catalog, const U
 Result<PoolIdentity> init_file_pool(FileSystem& file_system, const std::string& directory,
                                     const FilePoolOptions& options) {
   TRY(check_options(directory, options));
-  const bool joins = file_system.exists(identity_path(directory));
+  TRY_ASSIGN(const bool joins, is_there(file_system, identity_path(directory)));
   PoolLock lock;
   if (!joins || !options.stores.empty()) {
     if (!joins) TRY(check_vacant(file_system, directory));  // before anything is written there
     TRY(make_durable_directory(file_system, directory));
     TRY_ASSIGN(lock, PoolLock::acquire(file_system, directory, options.lock_wait_ms));
-    // Another process may have made it in the meantime.
-    if (!file_system.exists(identity_path(directory)))
-      TRY(make_pool(file_system, directory, options));
+    // Anew: another process may have made it in the meantime.
+    TRY_ASSIGN(const bool made, is_there(file_system, identity_path(directory)));
+    if (!made) TRY(make_pool(file_system, directory, options));
     TRY(remove_if_there(file_system, init_path(directory)));
     TRY(file_system.sync_directory(directory));
   }

@@ -28,10 +28,9 @@ namespace squall {
 constexpr const char* kDefaultStore = "default";
 
 struct FilePoolOptions {
-  std::optional<uint8_t> default_codec;  // a Codec; unset: `new_pool_codec`, or what the pool has
-  uint8_t new_pool_codec = 1;            // lz4
-  std::vector<StoreDirectory> stores;    // besides "default"; absolute paths
-  int64_t created_s = 0;                 // wall clock, for a new pool
+  std::optional<Codec> default_codec;  // unset: lz4 for a new pool, any for an old one
+  std::vector<StoreDirectory> stores;  // besides "default"; absolute paths
+  int64_t created_s = 0;               // wall clock, for a new pool
   uint64_t lock_wait_ms = 5000;
 };
 

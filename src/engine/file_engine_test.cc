@@ -34,8 +34,8 @@ TEST_F(FileEngineTest, MakesAPoolThatOpens) {
   EXPECT_EQ(open().error().kind(), ErrorKind::kNotFound);
   EXPECT_THAT(open().error().message(), HasSubstr("squall init"));
   EXPECT_FALSE(files_.exists(pool_));  // a failed open leaves nothing behind
-  const auto identity = value_of(init({.default_codec = 2, .created_s = 1234567890}));
-  EXPECT_EQ(identity.default_codec, 2);
+  const auto identity = value_of(init({.default_codec = Codec::kZstd, .created_s = 1234567890}));
+  EXPECT_EQ(identity.default_codec, Codec::kZstd);
   EXPECT_EQ(identity.created_s, 1234567890);
   {
     auto engine = value_of(open());
@@ -53,10 +53,10 @@ TEST_F(FileEngineTest, MakesAPoolThatOpens) {
 }
 
 TEST_F(FileEngineTest, JoiningIsIdempotentAndDifferingOptionsAreRefused) {
-  const auto identity = value_of(init({.default_codec = 1}));
-  EXPECT_EQ(value_of(init({.default_codec = 1})), identity);
+  const auto identity = value_of(init({.default_codec = Codec::kLz4}));
+  EXPECT_EQ(value_of(init({.default_codec = Codec::kLz4})), identity);
   EXPECT_EQ(value_of(init()), identity);
-  auto refused = init({.default_codec = 2});
+  auto refused = init({.default_codec = Codec::kZstd});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind(), ErrorKind::kExists);
   auto engine = value_of(open());

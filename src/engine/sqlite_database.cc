@@ -115,8 +115,8 @@ SqliteDatabase::~SqliteDatabase() {
 }
 
 Result<void> SqliteDatabase::connect(bool create) {
-  if (!create && !vfs_.file_system().exists(path_))
-    return fail(ErrorKind::kNotFound, "catalog {}: the file is missing", path_);
+  if (auto found = vfs_.file_system().stat(path_); !create && !found)
+    return std::unexpected(found.error().wrap(fmt::format("catalog {}", path_)));
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
                     (create ? SQLITE_OPEN_CREATE : 0);
   const int code = sqlite3_open_v2(path_.c_str(), &connection_, flags, vfs_.name());

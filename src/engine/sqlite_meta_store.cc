@@ -63,7 +63,8 @@ void SqliteMetaStore::enqueue(Call& call) {
     queue_.push_back(&call);
     if (std::exchange(scheduled_, true)) return;
   }
-  executor_->run([this] { run_queued(); });
+  // By way of the event loop, so that all calls of this turn of it are in the queue by then.
+  reactor_.post([this] { executor_->run([this] { run_queued(); }); });
 }
 
 void SqliteMetaStore::run_queued() {

@@ -1,9 +1,10 @@
 // SqliteMetaStore: the catalog of a `file:` pool: one SQLite database, run on an executor.
 //
-// Group commit: whatever is queued when the executor gets to it runs in one SQLite transaction with
-// one sync; calls complete in the order they were made, after that sync. A failed compare fails
-// only its own transaction. If the group's commit fails, every call of the group gets that error.
-// Belongs to one reactor's thread; close() (or no call in flight) before destruction.
+// Group commit: whatever is queued when the executor gets to it, at least all calls of one turn of
+// the event loop, runs in one SQLite transaction with one sync; calls complete in the order they
+// were made, after that sync. A failed compare fails only its own transaction. If the group's
+// commit fails, every call of the group gets that error. Belongs to one reactor's thread; close()
+// (or no call in flight) before destruction.
 #pragma once
 
 #include <coroutine>

@@ -1,6 +1,8 @@
-// Device characteristics are reported as none, in particular not "power-safe overwrite": with a
-// sector size of 4 KiB SQLite then pads every commit in the WAL to a whole sector, so that a torn
-// write of a later commit cannot hurt an earlier one. It costs one page per group commit.
+// Device characteristics: "power-safe overwrite", as SQLite's own unix VFS reports it: a write that
+// is cut off does not change bytes outside its range. The alternative, padding each commit in the
+// WAL to a whole sector, costs a page a commit and is worse after a failed sync: SQLite leaves the
+// padding's end unsynced, so that an earlier commit's last frame may be lost together with the
+// failed one, while readers still use it.
 #include "engine/sqlite_vfs.h"
 
 #include <sqlite3.h>
@@ -109,7 +111,7 @@ int file_sector_size(sqlite3_file*) {
   return kSectorSizeBytes;
 }
 int file_characteristics(sqlite3_file*) {
-  return 0;
+  return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
 }
 
 const sqlite3_io_methods kFileMethods = {
@@ -163,6 +165,9 @@ int vfs_delete(sqlite3_vfs* vfs, const char* path, int sync_directory) {
 
 int vfs_access(sqlite3_vfs* vfs, const char* path, int flags, int* result) {
   auto info = vfs_of(vfs).file_system().stat(path);
+  // "Cannot be told" must not pass for "no journal": SQLite would skip the recovery.
+  if (!info && info.error().kind() != ErrorKind::kNotFound)
+    return failed(vfs_of(vfs), info.error(), SQLITE_IOERR_ACCESS);
   // An empty journal counts as none, as in SQLite's own unix VFS.
   *result = info.has_value() && (flags != SQLITE_ACCESS_EXISTS || info->size > 0);
   return SQLITE_OK;

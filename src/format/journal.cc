@@ -11,6 +11,7 @@ namespace squall::journal_format {
 namespace {
 constexpr uint64_t kFileMagic = 0x314c4e524a515351;     // "QSQJRNL1"
 constexpr uint32_t kRecordMagic = 0x4352514a;           // "JQRC"
+constexpr uint64_t kStartMagic = 0x315453524e4a5153;    // "SQJNRST1"
 constexpr uint64_t kTrailerMagic = 0x315854494e4a5153;  // "SQJNITX1"
 constexpr uint64_t kEntryBytes = 56;
 constexpr size_t kRecordChecksumOffset = 56;
@@ -33,8 +34,9 @@ uint64_t record_checksum(ConstBytes header, ConstBytes payload, uint64_t seed) {
 }
 }  // namespace
 
-uint64_t generation_seed(const Uuid& journal_id, uint64_t generation) {
-  return mix(checksum(journal_id.bytes, 0x6a6f75726e616c), generation);
+uint64_t file_seed(const FileHeader& header) {
+  const uint64_t journal = checksum(header.journal_id.bytes, 0x6a6f75726e616c);
+  return mix(mix(journal, header.generation), header.file_number);
 }
 
 void encode_file_header(const FileHeader& h, Bytes out) {
@@ -42,7 +44,6 @@ void encode_file_header(const FileHeader& h, Bytes out) {
   ByteWriter w;
   w.put(kFileMagic).put(kMajor).put(kOldestCompatibleMinor).put(uint32_t{0});
   w.put(h.journal_id).put(h.generation).put(h.file_number).put(h.file_bytes);
-  w.put(h.first_sequence).put(h.previous_last_sequence);
   copy_with_checksum(w.text(), kFileMagic, out);
 }
 
@@ -64,9 +65,20 @@ Result<FileHeader> decode_file_header(ConstBytes block) {
   h.generation = r.get<uint64_t>();
   h.file_number = r.get<uint64_t>();
   h.file_bytes = r.get<uint64_t>();
-  h.first_sequence = r.get<uint64_t>();
-  h.previous_last_sequence = r.get<uint64_t>();
   return h;
+}
+
+void encode_file_start(const FileStart& start, uint64_t seed, Bytes out) {
+  CHECK(out.size() == kBlock);
+  ByteWriter w;
+  w.put(kStartMagic).put(start.first_sequence).put(start.previous_last_sequence);
+  copy_with_checksum(w.text(), mix(seed, kStartMagic), out);
+}
+
+std::optional<FileStart> decode_file_start(ConstBytes block, uint64_t seed) {
+  if (block.size() != kBlock || load_le<uint64_t>(block.data()) != kStartMagic) return std::nullopt;
+  if (!checksum_matches(block, mix(seed, kStartMagic))) return std::nullopt;
+  return FileStart{load_le<uint64_t>(block.data() + 8), load_le<uint64_t>(block.data() + 16)};
 }
 
 void encode_record_header(const RecordHeader& h, ConstBytes payload, uint64_t seed, Bytes out) {

@@ -1,13 +1,14 @@
 // Bytes of the journal's files. Pure encode and decode.
 //
-//   file   = header (4 KiB) records... [index footer]
+//   file   = header (4 KiB), start (4 KiB), records... [index footer]
 //   record = RecordHeader (64 bytes), payload, padding to 8 bytes
 //   footer = index entries, starting at a 4 KiB boundary; the last 4 KiB of the file hold the
 //            trailer that names them. A trailer is written only after every record of the file is
 //            durable, so a valid one spares start-up the scan.
 //
-// Every checksum is seeded with the journal's id and generation, so what a recycled file held
-// before, or what a dead daemon's late write brings, is never taken for a record.
+// Every checksum is seeded with the journal's id, the generation and the file's number, so what a
+// recycled file held before, or what a dead daemon's late write brings, is never taken for a
+// record.
 #pragma once
 
 #include <cstdint>
@@ -23,21 +24,28 @@ namespace squall::journal_format {
 constexpr uint16_t kMajor = 1;
 constexpr uint16_t kOldestCompatibleMinor = 0;
 constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kFirstRecord = 2 * kBlock;  // offset in the file
 constexpr uint64_t kRecordHeaderBytes = 64;
 constexpr uint64_t kMaxPayloadBytes = 1 << 20;
 // A sequence number is generation << 40 | counter: later generations always compare higher.
 constexpr unsigned kGenerationShift = 40;
 
+// Durable before the file is used, so that the numbers of the files in use have no gap.
 struct FileHeader {
   Uuid journal_id;
   uint64_t generation = 0;
   uint64_t file_number = 0;  // consecutive over the journal's life
   uint64_t file_bytes = 0;
+  bool operator==(const FileHeader&) const = default;
+};
+
+// Written when the file becomes the current one; a file without it holds nothing.
+struct FileStart {
   uint64_t first_sequence = 0;  // no record of this file is lower
   // The last sequence that counts in the files before this one. Records beyond it there are
   // remnants that were never acknowledged.
   uint64_t previous_last_sequence = 0;
-  bool operator==(const FileHeader&) const = default;
+  bool operator==(const FileStart&) const = default;
 };
 
 enum class RecordType : uint8_t {
@@ -67,10 +75,13 @@ constexpr uint64_t record_bytes(uint64_t payload_bytes) {
   return kRecordHeaderBytes + round_up(payload_bytes, 8);
 }
 
-uint64_t generation_seed(const Uuid& journal_id, uint64_t generation);
+// Seeds every checksum of a file but its header's.
+uint64_t file_seed(const FileHeader& header);
 
 void encode_file_header(const FileHeader& header, Bytes out);  // out: kBlock bytes
 Result<FileHeader> decode_file_header(ConstBytes block);
+void encode_file_start(const FileStart& start, uint64_t seed, Bytes out);  // out: kBlock bytes
+std::optional<FileStart> decode_file_start(ConstBytes block, uint64_t seed);
 
 // Encodes into `out` (kRecordHeaderBytes), the checksum covering header and payload.
 void encode_record_header(const RecordHeader& header, ConstBytes payload, uint64_t seed, Bytes out);

@@ -89,7 +89,8 @@ bool is_store_name(std::string_view name) {
 std::array<std::byte, kPoolIdentityBytes> encode_pool_identity(const PoolIdentity& identity) {
   std::array<std::byte, kPoolIdentityBytes> bytes{};
   put_header(bytes.data(), kPoolMagic, identity.id);
-  store_le(bytes.data() + offsetof(Header, default_codec), identity.default_codec);
+  store_le(bytes.data() + offsetof(Header, default_codec),
+           static_cast<uint8_t>(identity.default_codec));
   store_le(bytes.data() + offsetof(IdentityLayout, created_s), identity.created_s);
   put_checksum(bytes);
   return bytes;
@@ -98,7 +99,11 @@ std::array<std::byte, kPoolIdentityBytes> encode_pool_identity(const PoolIdentit
 Result<PoolIdentity> decode_pool_identity(ConstBytes bytes) {
   PoolIdentity identity;
   TRY_ASSIGN(identity.id, check_header(bytes, kPoolIdentityBytes, kPoolMagic, "pool identity"));
-  identity.default_codec = load_le<uint8_t>(bytes.data() + offsetof(Header, default_codec));
+  const auto codec = load_le<uint8_t>(bytes.data() + offsetof(Header, default_codec));
+  if (codec > static_cast<uint8_t>(Codec::kZstd))
+    return fail(ErrorKind::kUnsupported,
+                "pool identity: codec {} is unknown to this build; use a newer squalld", codec);
+  identity.default_codec = static_cast<Codec>(codec);
   identity.created_s = load_le<int64_t>(bytes.data() + offsetof(IdentityLayout, created_s));
   return identity;
 }

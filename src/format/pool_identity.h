@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/uuid.h"
+#include "format/segment.h"
 
 namespace squall {
 
@@ -26,8 +27,8 @@ constexpr size_t kStoreNameBytesMax = 64;
 
 struct PoolIdentity {
   Uuid id;
-  uint8_t default_codec = 0;  // what new records are compressed with: a Codec of format/record.h
-  int64_t created_s = 0;      // since 1970
+  Codec default_codec = Codec::kLz4;  // what new records are compressed with
+  int64_t created_s = 0;              // since 1970
   bool operator==(const PoolIdentity&) const = default;
 };
 

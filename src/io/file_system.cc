@@ -45,6 +45,16 @@ Result<std::vector<std::byte>> FileSystem::read_file(const std::string& path, ui
 
 // The temporary name is fixed, so that a crash leaves at most one behind, which the next
 // replacement overwrites. Replacing one file from two places at once is the callers' to exclude.
+Result<void> FileSystem::make_directory_durably(const std::string& path) {
+  std::string existing = path;
+  while (existing != "/" && !existing.empty() && !exists(existing))
+    existing = parent_directory(existing);
+  TRY(make_directory(path));
+  for (std::string made = path; made.size() > existing.size(); made = parent_directory(made))
+    TRY(sync_directory(parent_directory(made)));
+  return {};
+}
+
 Result<void> FileSystem::replace_file(const std::string& path, ConstBytes content) {
   const std::string temporary = path + ".new";
   auto written = write_new_content(*this, temporary, content);

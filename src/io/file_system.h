@@ -84,6 +84,8 @@ class FileSystem {
   Result<std::vector<std::byte>> read_file(const std::string& path, uint64_t max_bytes);
   // Writes a whole file so that after a power cut either the old or the new content is there.
   Result<void> replace_file(const std::string& path, ConstBytes content);
+  // make_directory, with every name on the way durable.
+  Result<void> make_directory_durably(const std::string& path);
   bool exists(const std::string& path) { return stat(path).has_value(); }
 };
 

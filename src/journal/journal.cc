@@ -327,11 +327,7 @@ Task<Result<void>> Journal::rescue(const Error& error) {
   const uint64_t keep_from = durable_;
   Result<void> outcome = co_await roll();
   if (outcome) {
-    files_.back()->header.previous_last_sequence = keep_from;
-    files_.back()->header.first_sequence = keep_from + 1;
-    std::vector<std::byte> block(kBlock);
-    journal_format::encode_file_header(files_.back()->header, block);
-    outcome = fs_.write(files_.back()->cached_handle, ConstBytes(block), 0);
+    outcome = write_start(*files_.back(), keep_from);
   }
   for (size_t i = 0; i < old.size() && outcome; ++i) {
     const std::vector<IndexEntry> entries = old[i]->entries;

@@ -51,6 +51,7 @@ struct JournalFile {
   int cached_handle = -1;
   int direct_handle = -1;
   journal_format::FileHeader header;
+  journal_format::FileStart start;
   uint64_t seed = 0;
   uint64_t tail = 0;  // where the next record goes
   uint64_t last_sequence = 0;
@@ -170,9 +171,11 @@ class Journal {
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
   Task<Result<void>> roll();
+  Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
-  void prepare_spare();
-  Task<void> prepare_spare_task();
+  Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
+  void prepare_next();
+  Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
@@ -204,10 +207,11 @@ class Journal {
   uint64_t durable_ = 0;
 
   std::deque<std::unique_ptr<JournalFile>> files_;  // by number; the last one is current
-  std::vector<std::unique_ptr<JournalFile>> spares_;
-  bool preparing_spare_ = false;
-  std::optional<Error> spare_error_;
-  WaitQueue spare_ready_;
+  std::unique_ptr<JournalFile> next_;  // with a durable header: the file that a roll takes
+  std::vector<std::unique_ptr<JournalFile>> spares_;  // to be made the next one
+  bool preparing_next_ = false;
+  std::optional<Error> next_error_;
+  WaitQueue next_ready_;
 
   std::deque<Pending*> queue_;
   bool writing_ = false;  // the queue's runner (or a rescue) owns the tail

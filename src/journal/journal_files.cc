@@ -48,56 +48,78 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
   co_return std::move(file);
 }
 
-// Makes `file` the current one, in the page cache only: its header becomes durable with its
-// records.
-Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
-                                 uint64_t previous_last_sequence) {
+// A file with a number and a durable header: a spare if there is one, else a new one.
+Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
+  std::unique_ptr<JournalFile> file;
+  if (spares_.empty()) {
+    CO_TRY_ASSIGN(file, co_await create_file());
+  } else {
+    file = std::move(spares_.front());
+    spares_.erase(spares_.begin());
+  }
   file->header = {.journal_id = id_,
                   .generation = generation_,
                   .file_number = next_file_number_++,
-                  .file_bytes = config_.file_bytes,
-                  .first_sequence = previous_last_sequence + 1,
-                  .previous_last_sequence = previous_last_sequence};
-  file->seed = mix(journal_format::generation_seed(id_, generation_), file->header.file_number);
-  file->tail = kBlock;
+                  .file_bytes = config_.file_bytes};
+  file->seed = journal_format::file_seed(file->header);
+  std::vector<std::byte> block(kBlock);
+  journal_format::encode_file_header(file->header, block);
+  int result = co_await io_write(reactor_, file->cached_handle, block, 0);
+  if (result >= 0) result = co_await io_sync(reactor_, file->cached_handle);
+  if (result < 0) {
+    close_file(*file, true);
+    --next_file_number_;
+    co_return fail_errno(-result, "journal: header of {} not written", file->path);
+  }
+  co_return std::move(file);
+}
+
+// Where the log before the file ends; durable with the file's records.
+Result<void> Journal::write_start(JournalFile& file, uint64_t previous_last_sequence) {
+  file.start = {previous_last_sequence + 1, previous_last_sequence};
+  file.unsynced = true;
+  std::vector<std::byte> block(kBlock);
+  journal_format::encode_file_start(file.start, file.seed, block);
+  if (auto written = fs_.write(file.cached_handle, ConstBytes(block), kBlock); !written)
+    return std::unexpected(written.error().wrap("journal: start of " + file.path));
+  return {};
+}
+
+// Makes a prepared file the current one.
+Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
+                                 uint64_t previous_last_sequence) {
+  file->tail = journal_format::kFirstRecord;
   file->last_sequence = previous_last_sequence;
   file->entries.clear();
   file->sealed = file->poisoned = false;
-  file->unsynced = true;
-  std::vector<std::byte> block(kBlock);
-  journal_format::encode_file_header(file->header, block);
-  if (auto written = fs_.write(file->cached_handle, ConstBytes(block), 0); !written) {
-    const Error error = written.error().wrap("journal: header of " + file->path);
-    close_file(*file, true);
-    return std::unexpected(error);
-  }
+  auto started = write_start(*file, previous_last_sequence);
+  if (!started) file->sealed = file->poisoned = true;
   files_.push_back(std::move(file));
-  return {};
+  return started;
 }
 
 Task<Result<void>> Journal::roll() {
   JournalFile* full = files_.back().get();
   full->sealed = true;
-  spare_error_.reset();
-  while (spares_.empty()) {
-    prepare_spare();
-    if (spares_.empty()) co_await spare_ready_.wait();
-    if (spare_error_) co_return std::unexpected(*spare_error_);
+  next_error_.reset();
+  while (next_ == nullptr) {
+    prepare_next();
+    if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (next_ == nullptr) co_await next_ready_.wait();
+    if (next_error_) co_return std::unexpected(*next_error_);
   }
-  auto spare = std::move(spares_.back());
-  spares_.pop_back();
-  CO_TRY(begin_file(std::move(spare), landed_));
+  CO_TRY(begin_file(std::move(next_), landed_));
   if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
-  prepare_spare();
+  prepare_next();
   reclaim();
   co_return Result<void>{};
 }
 
-// Creates the next file in the background, so that a roll finds it ready.
-void Journal::prepare_spare() {
-  if (preparing_spare_ || !spares_.empty() || gate_.is_closed()) return;
+// Prepares the next file in the background, so that a roll finds it ready.
+void Journal::prepare_next() {
+  if (preparing_next_ || next_ != nullptr || gate_.is_closed()) return;
   // One beyond the limit is allowed when nothing else can give the tail a place.
-  if (files_.size() >= config_.max_files + kReservedFiles) {
+  if (spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
     if (on_pressure_ && !pressure_posted_) {
       pressure_posted_ = true;
       reactor_.post([this, pass = gate_.enter()] {
@@ -107,21 +129,21 @@ void Journal::prepare_spare() {
     }
     return;
   }
-  preparing_spare_ = true;
-  spawn(prepare_spare_task());
+  preparing_next_ = true;
+  spawn(prepare_next_task());
 }
 
-Task<void> Journal::prepare_spare_task() {
+Task<void> Journal::prepare_next_task() {
   auto pass = gate_.enter();
-  auto file = co_await create_file();
-  preparing_spare_ = false;
+  auto file = co_await prepare_file();
+  preparing_next_ = false;
   if (file) {
-    spares_.push_back(std::move(*file));
+    next_ = std::move(*file);
   } else {
     LOG_WARN("{}", file.error().message());
-    spare_error_ = file.error();
+    next_error_ = file.error();
   }
-  spare_ready_.wake_all();
+  next_ready_.wake_all();
 }
 
 // Writes the footer once the file's records are durable; a footer that is missing costs start-up a
@@ -143,10 +165,16 @@ Task<void> Journal::finish_file(JournalFile* file) {
   reclaim();
 }
 
+// A file is recycled only once it is durable, although nothing in it is needed any more: after a
+// power cut it may still be found under its old number, and the log must not seem to end in it.
 void Journal::reclaim() {
   if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
+    if (files_.front()->unsynced) {
+      if (!sync_running_ && !failed_) spawn(flush(), [](const Result<void>&) {});
+      break;
+    }
     auto file = std::move(files_.front());
     files_.pop_front();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;
@@ -154,11 +182,13 @@ void Journal::reclaim() {
       close_file(*file, true);
     } else {
       spares_.push_back(std::move(file));
-      spare_ready_.wake_all();
     }
     freed = true;
   }
-  if (freed) admission_.wake_all();
+  if (freed) {
+    next_ready_.wake_all();
+    admission_.wake_all();
+  }
 }
 
 void Journal::close_file(JournalFile& file, bool remove) {
@@ -171,7 +201,7 @@ void Journal::close_file(JournalFile& file, bool remove) {
 }
 
 uint64_t Journal::free_bytes() const {
-  const uint64_t usable = config_.file_bytes - max_payload_bytes_ - 8 * kBlock;
+  const uint64_t usable = config_.file_bytes - max_payload_bytes_ - 9 * kBlock;
   const JournalFile& current = *files_.back();
   const uint64_t in_current = current.sealed || current.tail >= usable ? 0 : usable - current.tail;
   const uint64_t limit = config_.max_files - kReservedFiles;
@@ -229,14 +259,15 @@ JournalStats Journal::stats() const {
 Task<void> Journal::stop() {
   auto closed = gate_.close();
   admission_.wake_all();
-  spare_ready_.wake_all();
+  next_ready_.wake_all();
   co_await closed;
-  while (writing_ || sync_running_ || preparing_spare_) co_await yield_to(reactor_);
+  while (writing_ || sync_running_ || preparing_next_) co_await yield_to(reactor_);
 }
 
 Journal::~Journal() {
   for (auto& file : files_) close_file(*file, false);
   for (auto& file : spares_) close_file(*file, false);
+  if (next_ != nullptr) close_file(*next_, false);
   if (lock_handle_ >= 0) fs_.close(lock_handle_);
 }
 

@@ -1,11 +1,11 @@
 // Start-up: which files form the log, and what of them counts.
 //
-// The log is the longest run of consecutive file numbers that ends at the highest one; lower
-// leftovers are recycled files whose records are all in the pool. A file counts up to the smallest
-// previous_last_sequence of the files after it (a failed write or sync may have left remnants
-// beyond). Where the records found end short of what a later file's header says came before it,
-// the host lost unsynced data: nothing beyond is replayed, since nothing beyond was acknowledged
-// as durable.
+// The log is the longest run of consecutive file numbers that ends at the highest one: headers are
+// made durable one by one, in order, each before its file is used. Lower leftovers are recycled
+// files whose records are all in the pool. A file counts up to the smallest previous_last_sequence
+// of the files after it (a failed write or sync may have left remnants beyond). Where the records
+// found end short of what a later file's header says came before it, the host lost unsynced data:
+// nothing beyond is replayed, since nothing beyond was acknowledged as durable.
 #include <algorithm>
 
 #include "base/hash.h"
@@ -17,6 +17,12 @@ namespace squall {
 using journal_format::kBlock;
 using journal_format::kRecordHeaderBytes;
 using journal_format::RecordType;
+
+namespace {
+bool has_start(const JournalFile& file) {
+  return file.start.first_sequence != ~uint64_t{0};
+}
+}  // namespace
 
 Result<void> JournalConfig::validate() const {
   if (file_bytes % kBlock != 0 || file_bytes < 16 * kBlock || file_bytes > 4 * kGiB)
@@ -34,7 +40,7 @@ Journal::Journal(Reactor& reactor, FileSystem& files, JournalConfig config)
       config_(std::move(config)),
       max_payload_bytes_(
           std::min(journal_format::kMaxPayloadBytes, round_down(config_.file_bytes / 4, kBlock))),
-      spare_ready_(reactor),
+      next_ready_(reactor),
       idle_(reactor),
       sync_done_(reactor),
       admission_(reactor) {}
@@ -56,7 +62,7 @@ Task<Result<std::unique_ptr<Journal>>> Journal::open(Reactor& reactor, FileSyste
 }
 
 Result<void> Journal::lock_directory() {
-  TRY(fs_.make_directory(config_.directory));
+  TRY(fs_.make_directory_durably(config_.directory));
   const std::string path = config_.directory + "/LOCK";
   TRY_ASSIGN(lock_handle_, fs_.open(path, {.write = true, .create = true}));
   if (auto locked = fs_.lock(lock_handle_, config_.lock_wait_ms); !locked)
@@ -88,9 +94,17 @@ Result<std::unique_ptr<JournalFile>> Journal::open_file(const std::string& path)
     close_file(*file, false);
     return std::unexpected(opened.error().wrap("journal: " + path));
   }
-  file->seed =
-      mix(journal_format::generation_seed(file->header.journal_id, file->header.generation),
-          file->header.file_number);
+  file->seed = journal_format::file_seed(file->header);
+  std::vector<std::byte> block(kBlock);
+  auto got = fs_.read(file->cached_handle, block, kBlock);
+  if (!got) {
+    close_file(*file, false);
+    return std::unexpected(got.error());
+  }
+  // Without a start nothing was written to it, or nothing of it was ever durable: it constrains
+  // nothing and holds nothing.
+  const auto start = journal_format::decode_file_start(Bytes(block).first(*got), file->seed);
+  file->start = start.value_or(journal_format::FileStart{~uint64_t{0}, ~uint64_t{0}});
   file->sealed = true;
   file->unsynced = true;  // the page cache may hold more than the disk
   return file;
@@ -119,7 +133,14 @@ Result<std::vector<std::unique_ptr<JournalFile>>> Journal::open_existing() {
       return give_up(file.error());
     }
   }
-  std::ranges::sort(found, {}, [](const auto& file) { return file->header.file_number; });
+  std::ranges::sort(found, {}, [](const auto& file) {
+    return std::pair(file->header.file_number, !has_start(*file));
+  });
+  // A number is given again when its file could not be prepared; that one was never used.
+  const auto unused =
+      std::ranges::unique(found, {}, [](const auto& file) { return file->header.file_number; });
+  for (const auto& file : unused) close_file(*file, true);
+  found.erase(unused.begin(), unused.end());
   size_t first = found.size();
   while (first > 0) {
     const auto& file = *found[first - 1];
@@ -143,11 +164,15 @@ Result<uint64_t> Journal::replay(const ReplayVisitor& visit) {
   const size_t count = files_.size();
   std::vector<uint64_t> limits(count, ~uint64_t{0});  // what of file i counts
   for (size_t i = count; i-- > 1;)
-    limits[i - 1] = std::min(limits[i], files_[i]->header.previous_last_sequence);
-  uint64_t last = count == 0 ? 0 : files_[0]->header.previous_last_sequence;
+    limits[i - 1] = std::min(limits[i], files_[i]->start.previous_last_sequence);
+  uint64_t last = 0;
+  bool begun = false;
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t expected = std::min(files_[i]->header.previous_last_sequence, limits[i]);
-    if (i > 0 && last < expected) {
+    const uint64_t expected = std::min(files_[i]->start.previous_last_sequence, limits[i]);
+    if (!has_start(*files_[i])) continue;
+    if (!begun) last = files_[i]->start.previous_last_sequence;
+    begun = true;
+    if (last < expected) {
       LOG_WARN(
           "journal: {} continues after record {}, but the log before it ends at {}: the host "
           "lost unsynced data; the log ends there",
@@ -156,7 +181,7 @@ Result<uint64_t> Journal::replay(const ReplayVisitor& visit) {
     }
     JournalFile& file = *files_[i];
     file.last_sequence = last;
-    if (file.header.first_sequence <= limits[i]) TRY(replay_file(file, limits[i], visit));
+    if (file.start.first_sequence <= limits[i]) TRY(replay_file(file, limits[i], visit));
     last = std::max(last, file.last_sequence);
   }
   return last;
@@ -195,7 +220,7 @@ Result<void> Journal::replay_by_scan(JournalFile& file, uint64_t limit,
   // Window by window; a window holds at least one whole record of the largest size.
   const uint64_t window = std::min(file.header.file_bytes, 4 * journal_format::kMaxPayloadBytes);
   std::vector<std::byte> buffer(window);
-  uint64_t position = kBlock;
+  uint64_t position = journal_format::kFirstRecord;
   uint64_t start = position;
   size_t held = 0;
   while (position + kRecordHeaderBytes <= file.header.file_bytes) {
@@ -228,14 +253,21 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
   generation_ = std::max(generation_, config_.min_generation) + 1;
   next_sequence_ = (generation_ << journal_format::kGenerationShift) + 1;
   landed_ = previous_last_sequence;
-  CO_TRY_ASSIGN(auto file, co_await create_file());
+  if (!files_.empty()) {
+    // The newest file's header may still be in the page cache only; the next one must not outlive
+    // it.
+    const JournalFile& newest = *files_.back();
+    if (const int synced = co_await io_sync(reactor_, newest.cached_handle); synced < 0)
+      co_return fail_errno(-synced, "journal: sync of {} failed", newest.path);
+  }
+  CO_TRY_ASSIGN(auto file, co_await prepare_file());
   CO_TRY(begin_file(std::move(file), previous_last_sequence));
   JournalFile& current = *files_.back();
   current.unsynced = false;
   if (const int synced = co_await io_sync(reactor_, current.cached_handle); synced < 0)
     co_return fail_errno(-synced, "journal: sync of {} failed", current.path);
   reclaim();
-  prepare_spare();
+  prepare_next();
   co_return Result<void>{};
 }
 

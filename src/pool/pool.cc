@@ -240,7 +240,9 @@ Task<Result<PoolStats>> Pool::stats() {
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
   CO_TRY_ASSIGN(const std::vector<SegmentInfo> found, co_await segments_.list());
+  CO_TRY_ASSIGN(const std::vector<StoreInfo> known, segments_.stores());
   std::map<std::string, StoreStats> stores;
+  for (const StoreInfo& store : known) stores[store.name];
   std::map<SegmentId, SegmentTotals> open;
   for (const auto& [store, stream] : streams_)
     stream.for_each_open(

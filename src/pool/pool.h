@@ -35,7 +35,7 @@ struct StoreStats {
 };
 
 struct PoolStats {
-  std::vector<StoreStats> stores;  // by name
+  std::vector<StoreStats> stores;  // all of the engine's, by name
   RecordCacheStats cache;
   uint64_t records_read = 0;   // from segments: cache misses
   uint64_t corrupt_reads = 0;  // that gave kCorrupt

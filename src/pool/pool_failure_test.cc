@@ -1,9 +1,9 @@
 // Disks that fail, fill up, rot and lose power under a pool.
 #include <cerrno>
 #include <cstdlib>
-#include <map>
 #include <set>
 
+#include "pool/pool_promises.h"
 #include "pool/pool_test_util.h"
 #include "pool/segment_reader.h"
 
@@ -201,57 +201,16 @@ TEST_F(PoolFailureTest, CallsAfterStopAreCancelled) {
   pool_.reset();
 }
 
-// What a writer that appends and syncs was promised before the power went out.
-struct Promises {
-  struct Record {
-    Address address;
-    uint64_t seed = 0;
-    size_t bytes = 0;
-    RecordKind kind = RecordKind::kChunk;
-    bool durable = false;
-  };
-  std::vector<Record> records;
-  std::set<SegmentId> segments;  // of every address that was ever given out
-};
-
-Task<void> write_until_power_is_out(Pool& pool, Random& random, Promises& promises) {
-  const AppendMark mark = pool.mark();
-  for (int step = 0; step < 60; ++step) {
-    const bool compressible = random.chance(0.5);
-    const size_t bytes = random.chance(0.5) ? random.between(1, 5000) : random.between(1, 65536);
-    const uint64_t seed = random() * 2 + (compressible ? 1 : 0);
-    const RecordKind kind = random.chance(0.3) ? RecordKind::kPage : RecordKind::kChunk;
-    const auto payload = make_payload(bytes, seed, seed % 2 == 1);
-    const auto address = co_await pool.append(kind, payload, {});
-    if (address) promises.records.push_back({*address, seed, bytes, kind, false});
-    if (!random.chance(0.25)) continue;
-    const size_t appended = promises.records.size();
-    const auto synced = co_await pool.sync(mark);
-    if (!synced) co_return;
-    for (size_t i = 0; i < appended; ++i) promises.records[i].durable = true;
-  }
-}
-
 class PoolCrashTest : public PoolTest, public ::testing::WithParamInterface<Loss> {
  protected:
-  void check(const Promises& promises) {
-    for (const auto& record : promises.records) {
-      const auto got = read(record.address, record.kind);
-      const auto payload = make_payload(record.bytes, record.seed, record.seed % 2 == 1);
-      if (got) ASSERT_TRUE(std::ranges::equal((*got)->bytes(), payload));
-      if (record.durable) ASSERT_TRUE(got) << got.error().message();
-      if (!got) ASSERT_EQ(got.error().kind(), ErrorKind::kCorrupt);
-    }
-  }
-
   void crash_once(uint64_t cut, Random& random, Promises& promises) {
     segments_.cut_after(cut);
-    run(write_until_power_is_out(*pool_, random, promises));
+    run(write_until_power_is_out(*pool_, random, promises, 60));
     stop();
     segments_.crash(GetParam(), random);
     open();
     for (const auto& record : promises.records) promises.segments.insert(record.address.segment());
-    check(promises);
+    promises.check(reactor_, *pool_);
     // What was lost has been seen to be lost: it may not come back, nor matter any more.
     std::erase_if(promises.records, [](const auto& record) { return !record.durable; });
     const auto fresh = append(make_payload(100, 1));
@@ -264,7 +223,7 @@ class PoolCrashTest : public PoolTest, public ::testing::WithParamInterface<Loss
     segments_.crash(GetParam(), random);
     open();
     run(pool_->wait_recovered());
-    check(promises);
+    promises.check(reactor_, *pool_);
     EXPECT_EQ(run(pool_->stats())->stores[0].unsealed_segments, 0);
   }
 };

@@ -186,7 +186,7 @@ TEST_F(PoolTest, SegmentsRollOverAndAreSealed) {
   run(pool_->wait_recovered());
   const auto stats = run(pool_->stats());
   ASSERT_TRUE(stats);
-  ASSERT_EQ(stats->stores.size(), 1);
+  ASSERT_EQ(stats->stores.size(), 2);
   EXPECT_EQ(stats->stores[0].records, 60);
   EXPECT_EQ(stats->stores[0].raw_bytes, 60 * 30000);
   EXPECT_GE(stats->stores[0].segments, 8);

@@ -68,7 +68,8 @@ class PoolTest : public ::testing::Test {
     ASSERT_FALSE(got);
     EXPECT_EQ(got.error().kind(), ErrorKind::kCorrupt);
     EXPECT_EQ(got.error().os_errno(), EIO);
-    EXPECT_NE(got.error().message().find(address.to_string()), std::string::npos) << got.error().message();
+    EXPECT_NE(got.error().message().find(address.to_string()), std::string::npos)
+        << got.error().message();
   }
 
   size_t cache_bytes_ = 0;

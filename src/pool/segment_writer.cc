@@ -197,8 +197,12 @@ Task<Result<void>> SegmentWriter::sync() {
   while (synced_end_ < end) {
     if (failure_) co_return std::unexpected(*failure_);
     if (no_space_count_ != no_space_before) co_return std::unexpected(*no_space_);
-    if (written_end_ >= end) start_syncing();
-    co_await changed_.wait();
+    if (written_end_ >= end)
+      start_syncing();
+    else
+      start_writing();
+    // An engine may have finished at once.
+    if (writing_ || syncing_) co_await changed_.wait();
   }
   co_return Result<void>();
 }

@@ -10,10 +10,6 @@
 namespace squall::sim {
 
 namespace {
-constexpr uint64_t kDefaultCapacity = 1024 * kGiB;
-// A killed process's write lands within this many operations of the next process.
-constexpr uint64_t kLateOperations = 64;
-
 bool fires(FaultCount& fault) {
   if (fault.times == 0) return false;
   if (fault.after > 0) {
@@ -88,7 +84,7 @@ std::string DiskCore::current_path(const OpenFile& file) const {
 }
 
 uint64_t DiskCore::latency_ns(const OpenFile& file) const {
-  if (state_.power != Power::kOn || file.boot != boot_) return 0;
+  if (!is_alive(file)) return 0;
   uint64_t total = 0;
   for (const auto& [prefix, faults] : state_.faults) {
     if (faults.latency_ns > 0 && covers(prefix, current_path(file))) total += faults.latency_ns;
@@ -118,148 +114,6 @@ void DiskCore::count_change() {
   if (state_.stop_countdown > 0 && --state_.stop_countdown == 0) stop(state_.stop_how);
 }
 
-// --- Names ---------------------------------------------------------------------------------------
-
-int DiskCore::find(const std::string& path, InodeId& inode) const {
-  inode = kRootInode;
-  for (const std::string& name : components(path)) {
-    if (!state_.image.is_directory(inode)) return -ENOTDIR;
-    const auto next = state_.image.names().find({inode, name});
-    if (!next) return -ENOENT;
-    inode = *next;
-  }
-  return 0;
-}
-
-int DiskCore::find_parent(const std::string& path, Place& place) const {
-  std::vector<std::string> names = components(path);
-  if (names.empty()) return -EINVAL;
-  place.name = names.back();
-  names.pop_back();
-  if (const int error = find(join(names), place.directory); error < 0) return error;
-  return state_.image.is_directory(place.directory) ? 0 : -ENOTDIR;
-}
-
-int DiskCore::open(const std::string& path, OpenOptions options, OpenFileRef& file) {
-  const std::string normal = join(components(path));
-  if (const int error = admit(normal, Access::kName); error < 0) return error;
-  InodeId inode = 0;
-  const int found = find(normal, inode);
-  if (found == 0) {
-    if (options.create && options.exclusive) return -EEXIST;
-    if (state_.image.is_directory(inode)) return -EISDIR;
-  } else if (found != -ENOENT || !options.create) {
-    return found;
-  } else {
-    Place place;
-    if (const int error = find_parent(normal, place); error < 0) return error;
-    inode = state_.image.create(place, false);
-    file = std::make_shared<OpenFile>(shared_from_this(), inode, normal, options);
-    count_change();
-    return 0;
-  }
-  file = std::make_shared<OpenFile>(shared_from_this(), inode, normal, options);
-  return 0;
-}
-
-int DiskCore::stat(const std::string& path, FileInfo& info) {
-  if (const int error = admit(join(components(path)), Access::kName); error < 0) return error;
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  const CowBytes& content = state_.image.content(inode);
-  info = {.size = content.size(),
-          .allocated_bytes = content.allocated_bytes(),
-          .is_directory = state_.image.is_directory(inode)};
-  return 0;
-}
-
-int DiskCore::make_directory(const std::string& path) {
-  if (const int error = admit(join(components(path)), Access::kName); error < 0) return error;
-  InodeId directory = kRootInode;
-  for (const std::string& name : components(path)) {
-    if (!state_.image.is_directory(directory)) return -ENOTDIR;
-    if (const auto next = state_.image.names().find({directory, name})) {
-      directory = *next;
-      continue;
-    }
-    if (state_.power != Power::kOn) return -EIO;
-    directory = state_.image.create({directory, name}, true);
-    count_change();
-  }
-  return state_.image.is_directory(directory) ? 0 : -EEXIST;
-}
-
-int DiskCore::list(const std::string& path, std::vector<std::string>& names) {
-  if (const int error = admit(join(components(path)), Access::kName); error < 0) return error;
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  if (!state_.image.is_directory(inode)) return -ENOTDIR;
-  names = state_.image.names().list(inode);
-  return 0;
-}
-
-int DiskCore::remove(const std::string& path) {
-  if (const int error = admit(join(components(path)), Access::kName); error < 0) return error;
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  if (state_.image.is_directory(inode)) return -EISDIR;
-  flush_mappings(inode);
-  state_.image.move(inode, std::nullopt);
-  count_change();
-  return 0;
-}
-
-int DiskCore::rename(const std::string& from, const std::string& to) {
-  for (const std::string& path : {from, to}) {
-    if (const int error = admit(join(components(path)), Access::kName); error < 0) return error;
-  }
-  InodeId inode = 0;
-  Place place;
-  if (const int error = find(from, inode); error < 0) return error;
-  if (const int error = find_parent(to, place); error < 0) return error;
-  if (covers(join(components(from)), join(components(to)))) {
-    return join(components(from)) == join(components(to)) ? 0 : -EINVAL;
-  }
-  if (const auto target = state_.image.names().find(place)) {
-    if (state_.image.is_directory(*target)) {
-      if (!state_.image.is_directory(inode)) return -EISDIR;
-      if (!state_.image.names().list(*target).empty()) return -ENOTEMPTY;
-    } else if (state_.image.is_directory(inode)) {
-      return -ENOTDIR;
-    }
-  }
-  state_.image.move(inode, place);
-  count_change();
-  return 0;
-}
-
-int DiskCore::sync_directory(const std::string& path) {
-  if (const int error = admit(join(components(path)), Access::kSync); error < 0) return error;
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  if (!state_.image.is_directory(inode)) return -ENOTDIR;
-  state_.image.sync_names(inode);
-  collect();
-  count_change();
-  return 0;
-}
-
-int DiskCore::space(const std::string& path, SpaceInfo& info) {
-  const std::string normal = join(components(path));
-  if (const int error = admit(normal, Access::kName); error < 0) return error;
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  info = {.total_bytes = kDefaultCapacity, .available_bytes = kDefaultCapacity - used_bytes("/")};
-  for (const auto& [prefix, faults] : state_.faults) {
-    if (!faults.capacity_bytes || !covers(prefix, normal)) continue;
-    const uint64_t used = used_bytes(prefix);
-    info.total_bytes = std::min(info.total_bytes, *faults.capacity_bytes);
-    info.available_bytes = std::min(
-        info.available_bytes, *faults.capacity_bytes > used ? *faults.capacity_bytes - used : 0);
-  }
-  return 0;
-}
-
 // --- Content -------------------------------------------------------------------------------------
 
 int64_t DiskCore::read(OpenFile& file, uint64_t offset, Bytes to) {
@@ -282,7 +136,7 @@ int DiskCore::change_content(OpenFile& file, const std::function<void(DiskImage&
 
 int DiskCore::write(OpenFile& file, uint64_t offset, ConstBytes from) {
   int error = admit(file, Access::kWrite);
-  const bool on = state_.power == Power::kOn && file.boot == boot_ && file.options.write;
+  const bool on = is_alive(file) && file.options.write;
   if (error == 0) {
     const uint64_t more = state_.image.content(file.inode).missing_bytes(offset, from.size());
     if (has_room(file.inode, more)) {
@@ -337,7 +191,7 @@ int DiskCore::lock(OpenFile& file) {
 }
 
 uint64_t DiskCore::begin_sync(OpenFile& file) {
-  if (file.boot == boot_ && state_.power == Power::kOn) flush_mappings(file.inode);
+  if (is_alive(file)) flush_mappings(file.inode);
   return state_.image.last_sequence();
 }
 
@@ -347,7 +201,7 @@ int DiskCore::sync(OpenFile& file, uint64_t last_sequence) {
     flush_mappings(file.inode);
     state_.image.sync(file.inode, last_sequence, state_.random);
     count_change();
-  } else if (error == -EIO && state_.power == Power::kOn) {
+  } else if (error == -EIO && is_alive(file)) {
     const std::string path = current_path(file);
     bool evicts = false;
     bool away = false;
@@ -409,96 +263,6 @@ void DiskCore::refresh_mappings(InodeId inode) {
   for (const Mapping* mapping : mappings_) {
     if (mapping->file->inode == inode) state_.image.content(inode).read(0, mapping->memory);
   }
-}
-
-// --- Power ---------------------------------------------------------------------------------------
-
-uint64_t DiskCore::add_in_flight_source(InFlightSource source) {
-  sources_.emplace(++last_source_id_, std::move(source));
-  return last_source_id_;
-}
-
-void DiskCore::set_faults(const std::string& prefix, DiskFaults faults) {
-  state_.faults[join(components(prefix))] = faults;
-}
-
-int DiskCore::rot(const std::string& path, uint64_t offset, std::byte mask) {
-  InodeId inode = 0;
-  if (const int error = find(path, inode); error < 0) return error;
-  if (state_.power == Power::kOn) flush_mappings(inode);
-  if (offset >= state_.image.content(inode).size()) return -EINVAL;
-  state_.image.rot(inode, offset, mask);
-  refresh_mappings(inode);
-  return 0;
-}
-
-void DiskCore::stop_after(uint64_t changes, Power how) {
-  if (changes == 0) {
-    stop(how);
-    return;
-  }
-  state_.stop_countdown = changes;
-  state_.stop_how = how;
-}
-
-void DiskCore::stop(Power how) {
-  if (state_.power != Power::kOn) return;
-  flush_all_mappings();
-  state_.power = how;
-  state_.stop_countdown = 0;
-  if (how != Power::kKilled) return;
-  std::vector<InFlightWrite> writes;
-  for (const auto& [id, source] : sources_) source(writes);
-  for (InFlightWrite& write : writes) {
-    const uint64_t fate = state_.random.below(3);
-    if (fate == 0) continue;
-    if (fate == 1) {
-      const uint64_t sectors = write.data.size() / kSectorSize;
-      write.data.resize(state_.random.below(sectors + 1) * kSectorSize);
-    }
-    state_.late.push_back({std::move(write), state_.random.below(kLateOperations)});
-  }
-}
-
-void DiskCore::land(const InFlightWrite& write) {
-  if (!state_.image.contains(write.inode)) return;
-  flush_mappings(write.inode);
-  state_.image.write(write.inode, write.offset, write.data);
-  refresh_mappings(write.inode);
-}
-
-void DiskCore::land_late_writes(bool all_of_inode, InodeId inode) {
-  if (state_.late.empty()) return;
-  std::erase_if(state_.late, [&](LateWrite& late) {
-    const bool now = all_of_inode ? late.write.inode == inode : late.operations_left == 0;
-    if (now) land(late.write);
-    if (!all_of_inode && !now) --late.operations_left;
-    return now;
-  });
-}
-
-void DiskCore::restart(const LossPolicy& policy) {
-  stop(Power::kCut);
-  if (state_.power == Power::kCut) {
-    state_.late.clear();
-    state_.image.lose(policy);
-  }
-  ++boot_;
-  locks_.clear();
-  mappings_.clear();
-  open_count_.clear();
-  collect();
-  state_.power = Power::kOn;
-}
-
-uint64_t DiskCore::unsynced_writes() {
-  flush_all_mappings();
-  return state_.image.unsynced_changes();
-}
-
-uint64_t DiskCore::fingerprint() {
-  flush_all_mappings();
-  return state_.image.fingerprint();
 }
 
 }  // namespace squall::sim

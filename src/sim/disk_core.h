@@ -85,6 +85,10 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
   uint64_t begin_sync(OpenFile& file);
   int sync(OpenFile& file, uint64_t last_sequence);
   uint64_t latency_ns(const OpenFile& file) const;
+  // False when the process that opened it is dead.
+  bool is_alive(const OpenFile& file) const {
+    return state_.power == Power::kOn && file.boot == boot_;
+  }
 
   // The mapping's owner keeps it alive until unmap().
   int map(Mapping& mapping);

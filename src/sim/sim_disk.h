@@ -19,7 +19,8 @@
 // possibly in part and possibly after the next process has started, but before that one is granted
 // a lock on the file. Data that is not yet synced after a kill can still be lost by a later cut.
 //
-// One thread for a disk, its clones and its reactors. Moving is fine; no reactor may outlive it.
+// One thread for a disk, its clones and its reactors. Moving it is fine: reactors keep hold of the
+// state inside.
 #pragma once
 
 #include <cstdint>
@@ -52,8 +53,8 @@ class SimDisk {
   // How many operations have changed state so far: writes (a write may be applied in several
   // pieces, each counted), truncate, allocate, punch, sync, and changes and syncs of names.
   uint64_t writes_done() const;
-  // The power is cut (the process is killed) when `n` more of them were applied; the next
-  // operation fails. 0: now. A second call replaces the first.
+  // The power is cut (the process is killed) when `n` more of them, counted from this call, were
+  // applied; whatever comes after fails with EIO. 0: now. A second call replaces the first.
   void cut_power_after(uint64_t n);
   void kill_process_after(uint64_t n);
   void cut_power();

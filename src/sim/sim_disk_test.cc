@@ -170,6 +170,19 @@ TEST(SimDisk, RenameIsAtomicWhateverIsLost) {
   EXPECT_EQ(after(host.disk, LossPolicy::lose_all(), "/f.new"), "(missing)");
 }
 
+TEST(SimDisk, AMoveBetweenDirectoriesIsOneChange) {
+  Host host;
+  for (const char* directory : {"/a", "/b"}) ASSERT_TRUE(host.fs().make_directory(directory));
+  create(host.fs(), "/a/f");
+  for (const char* directory : {"/", "/a"}) ASSERT_TRUE(host.fs().sync_directory(directory));
+  ASSERT_TRUE(host.fs().rename("/a/f", "/b/f"));
+  EXPECT_EQ(host.disk.unsynced_writes(), 1U);
+  EXPECT_EQ(after(host.disk, LossPolicy::lose_all(), "/a/f"), "");
+  ASSERT_TRUE(host.fs().sync_directory("/b"));
+  EXPECT_EQ(after(host.disk, LossPolicy::lose_all(), "/a/f"), "(missing)");
+  EXPECT_EQ(after(host.disk, LossPolicy::lose_all(), "/b/f"), "");
+}
+
 TEST(SimDisk, NoNameIsLostBecauseALaterChangeSurvived) {
   Host host;
   make_old(host.fs(), "/a", 1);

@@ -246,6 +246,33 @@ TEST(SimReactor, AKillLeavesWritesInFlightThatLandBeforeTheLock) {
   EXPECT_TRUE(at_start.contains("oo"));
 }
 
+TEST(SimReactor, ADeadProcessNeverLearnsThatAWriteSucceeded) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SimDisk disk(seed);
+    SimReactor reactor(seed, disk);
+    const int handle = create(reactor, "/f");
+    int result = 0;
+    spawn(write_text(reactor, handle, "x", 0), [&](int r) { result = r; });
+    EXPECT_TRUE(reactor.run_once()) << "it takes effect";
+    disk.kill_process();
+    disk.restart();
+    while (reactor.run_once()) {
+    }
+    EXPECT_EQ(result, -EIO);
+    EXPECT_EQ(reactor.files().stat("/f")->size, 1U);
+  }
+}
+
+TEST(SimReactor, AFullDiskFailsTheWrite) {
+  SimDisk disk(1);
+  SimReactor reactor(1, disk);
+  const int handle = create(reactor, "/f");
+  disk.set_faults("/", {.capacity_bytes = 4096});
+  EXPECT_EQ(run_task(reactor, write_text(reactor, handle, std::string(4096, 'x'), 0)), 4096);
+  EXPECT_EQ(run_task(reactor, write_text(reactor, handle, "x", 4096)), -ENOSPC);
+  EXPECT_EQ(run_task(reactor, write_text(reactor, handle, "x", 0)), 1);
+}
+
 TEST(SimReactor, ACancelledOperationCompletesOnceEitherWay) {
   std::set<int> results;
   for (uint64_t seed = 0; seed < 50; ++seed) {

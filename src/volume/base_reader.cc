@@ -34,8 +34,7 @@ RunCopy clip(const BlockRun& run, uint64_t offset, Bytes to) {
 
 Result<void> copy_out(const Payload& payload, const RunCopy& copy) {
   if (copy.chunk_offset + copy.to.size() > payload.bytes().size())
-    return fail(ErrorKind::kCorrupt, "index points beyond the chunk at {}",
-                copy.chunk.to_string());
+    return fail(ErrorKind::kCorrupt, "index points beyond the chunk at {}", copy.chunk.to_string());
   std::memcpy(copy.to.data(), payload.bytes().data() + copy.chunk_offset, copy.to.size());
   return {};
 }

@@ -28,9 +28,9 @@ Task<Result<void>> ChunkPacker::add(uint64_t block, ConstBytes data) {
 
 Task<Result<void>> ChunkPacker::add_hole(uint64_t block, uint64_t count) {
   if (count == 0) co_return Result<void>{};
-  const bool back_is_hole =
-      !runs_.empty() && (open_runs_.empty() || open_runs_.back() + 1 != runs_.size()) &&
-      runs_.back().chunk.is_hole();
+  const bool back_is_hole = !runs_.empty() &&
+                            (open_runs_.empty() || open_runs_.back() + 1 != runs_.size()) &&
+                            runs_.back().chunk.is_hole();
   if (back_is_hole && runs_.back().block + runs_.back().count == block) {
     runs_.back().count += count;
   } else {
@@ -41,16 +41,18 @@ Task<Result<void>> ChunkPacker::add_hole(uint64_t block, uint64_t count) {
 
 Task<Result<void>> ChunkPacker::cut() {
   if (filled_blocks_ == 0) co_return Result<void>{};
-  CO_TRY_ASSIGN(const Address address,
-                co_await records_.append(RecordKind::kChunk,
-                                         buffer_.bytes().first(filled_blocks_ * kBlockBytes),
-                                         placement_));
+  CO_TRY_ASSIGN(
+      const Address address,
+      co_await records_.append(RecordKind::kChunk,
+                               buffer_.bytes().first(filled_blocks_ * kBlockBytes), placement_));
   for (const size_t run : open_runs_) runs_[run].chunk = address;
   open_runs_.clear();
   filled_blocks_ = 0;
   co_return Result<void>{};
 }
 
-Task<Result<void>> ChunkPacker::finish() { return cut(); }
+Task<Result<void>> ChunkPacker::finish() {
+  return cut();
+}
 
 }  // namespace squall

@@ -36,7 +36,7 @@ Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, F
       new HostVolumes(reactor, files, records, meta, segments, logs, std::move(config)));
   for (const std::string& directory :
        {host->config_.scratch.fast_directory, host->config_.scratch.overflow_directory})
-    if (!directory.empty()) CO_TRY(files.make_directory(directory));
+    if (!directory.empty()) CO_TRY(files.make_directory_durably(directory));
   CO_TRY(co_await host->load_catalog());
   CO_TRY(co_await host->open_journal());
   if (auto recovered = co_await host->recover_logs(); !recovered) {
@@ -95,16 +95,18 @@ Task<Result<void>> HostVolumes::open_journal() {
   // Volumes need the journal and the journal's replay needs volumes: kept apart by this list, whose
   // entries pin their files.
   std::vector<Replayed> replayed;
-  CO_TRY_ASSIGN(journal_,
-                co_await Journal::open(reactor_, files_, config_.journal,
-                                       [&](const JournalRecord& record, JournalPlace place) {
-                                         const auto name = names_by_id_.find(record.volume_id);
-                                         if (name == names_by_id_.end()) return;
-                                         const Entry& entry = *volumes_.at(name->second);
-                                         if (record.sequence <= entry.head.journal_position) return;
-                                         ++place.file->pins;
-                                         replayed.push_back({record, place});
-                                       }));
+  CO_TRY_ASSIGN(journal_, co_await Journal::open(
+                              reactor_, files_, config_.journal,
+                              [&](const JournalRecord& record, JournalPlace place) {
+                                const auto name = names_by_id_.find(record.volume_id);
+                                if (name == names_by_id_.end()) return;
+                                const Entry& entry = *volumes_.at(name->second);
+                                LOG_INFO("DBG rec {:x} off {} len {} pos {:x}", record.sequence,
+                                         record.offset, record.length, entry.head.journal_position);
+                                if (record.sequence <= entry.head.journal_position) return;
+                                ++place.file->pins;
+                                replayed.push_back({record, place});
+                              }));
   context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
                                    config_.commit_bytes, config_.quota_bytes,
                                    [this](uint64_t more) { return pool_has_room(more); }});

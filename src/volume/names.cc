@@ -16,7 +16,9 @@ Result<CacheMode> parse_cache_mode(std::string_view text) {
               "cache mode '{}' is not one of writeback, none, writethrough, directsync, unsafe",
               text);
 }
-std::string_view to_string(CacheMode mode) { return kCacheModes[static_cast<size_t>(mode)]; }
+std::string_view to_string(CacheMode mode) {
+  return kCacheModes[static_cast<size_t>(mode)];
+}
 
 Result<Durability> parse_durability(std::string_view text) {
   for (size_t i = 0; i < std::size(kDurabilities); ++i)

@@ -46,8 +46,8 @@ Result<std::shared_ptr<StatelessDisk>> StatelessDisk::open(Scratch& scratch, uin
                                                            IndexRoot base, uint64_t size_bytes) {
   std::shared_ptr<StatelessDisk> disk(new StatelessDisk(scratch, volume_id, base, size_bytes));
   if (auto opened = disk->open_files(); !opened)
-    return std::unexpected(opened.error().wrap(
-        fmt::format("scratch files of stateless volume {}", volume_id)));
+    return std::unexpected(
+        opened.error().wrap(fmt::format("scratch files of stateless volume {}", volume_id)));
   return disk;
 }
 
@@ -56,8 +56,8 @@ Result<void> StatelessDisk::open_files() {
   const Paths paths = paths_of(scratch_.config, volume_id_);
   const std::string header = map_header(volume_id_, scratch_.config.boot_id);
   auto old = fs.read_file(paths.map, ~uint64_t{0} >> 1);
-  const bool ours = old && old->size() >= kMapHeader &&
-                    as_text(ConstBytes(*old).first(header.size())) == header;
+  const bool ours =
+      old && old->size() >= kMapHeader && as_text(ConstBytes(*old).first(header.size())) == header;
   if (!ours) forget(scratch_, volume_id_);
   const OpenOptions options{.write = true, .create = true};
   TRY_ASSIGN(fast_, fs.open(paths.fast, options));
@@ -239,8 +239,7 @@ Result<void> StatelessDisk::write_blocks(uint64_t offset, ConstBytes from) {
 Task<Result<void>> StatelessDisk::write_block_part(uint64_t offset, ConstBytes from) {
   const uint64_t block = offset / kBlockBytes;
   const State now = state(block);
-  if (now == kFast || now == kOverflow)
-    co_return scratch_.files.write(handle(now), from, offset);
+  if (now == kFast || now == kOverflow) co_return scratch_.files.write(handle(now), from, offset);
   const uint64_t begin = block * kBlockBytes;
   AlignedBuffer content(std::min(kBlockBytes, size_bytes_ - begin));
   if (now == kBase) {
@@ -283,9 +282,9 @@ Task<Result<void>> StatelessDisk::zero_blocks(uint64_t first, uint64_t end) {
     const State now = block < end ? state(block) : kBase;
     if (block == end || now != run_state) {
       if (run_state == kFast || run_state == kOverflow) {
-        const int punched = co_await io_punch(scratch_.reactor, handle(run_state),
-                                              run_begin * kBlockBytes,
-                                              (block - run_begin) * kBlockBytes);
+        const int punched =
+            co_await io_punch(scratch_.reactor, handle(run_state), run_begin * kBlockBytes,
+                              (block - run_begin) * kBlockBytes);
         if (punched < 0 && punched != -EOPNOTSUPP)
           LOG_WARN("scratch of volume {}: space not given back: errno {}", volume_id_, -punched);
       }
@@ -323,7 +322,9 @@ Task<Result<void>> StatelessDisk::trim(uint64_t offset, uint64_t length, bool fu
   return zero(std::min(begin, end), end > begin ? end - begin : 0, fua);
 }
 
-Task<Result<void>> StatelessDisk::flush() { co_return Result<void>{}; }
+Task<Result<void>> StatelessDisk::flush() {
+  co_return Result<void>{};
+}
 
 Task<Result<void>> StatelessDisk::resize(uint64_t size_bytes) {
   auto guard = co_await writes_.lock(0, ~uint64_t{0}, true);
@@ -334,7 +335,8 @@ Task<Result<void>> StatelessDisk::resize(uint64_t size_bytes) {
       CO_TRY(co_await write_block_part(
           size_bytes, ConstBytes(kZeros).first(std::min(whole, size_bytes_) - size_bytes)));
     }
-    CO_TRY(co_await zero_blocks(whole / kBlockBytes, round_up(size_bytes_, kBlockBytes) / kBlockBytes));
+    CO_TRY(co_await zero_blocks(whole / kBlockBytes,
+                                round_up(size_bytes_, kBlockBytes) / kBlockBytes));
   }
   const uint64_t before = round_up(size_bytes_, kBlockBytes) / kBlockBytes;
   const uint64_t after = round_up(size_bytes, kBlockBytes) / kBlockBytes;
@@ -347,6 +349,8 @@ Task<Result<void>> StatelessDisk::resize(uint64_t size_bytes) {
   co_return Result<void>{};
 }
 
-Task<void> StatelessDisk::close() { co_await gate_.close(); }
+Task<void> StatelessDisk::close() {
+  co_await gate_.close();
+}
 
 }  // namespace squall

@@ -128,6 +128,7 @@ class Campaign {
     const std::string name = pick();
     Model& model = models_.at(name);
     const uint64_t dice = random_.below(100);
+    if (trace_) std::cerr << "step " << dice << " on " << name << "\n";
     if (dice < 45) return write(name, model);
     if (dice < 55) return zero(name, model, random_.chance(0.5));
     if (dice < 65) return flush(name, model);
@@ -162,6 +163,7 @@ class Campaign {
     for (size_t i = 0; i < length; ++i)
       change.data[i] = i % 7 == 0 ? static_cast<std::byte>(random_()) : fill;
     const bool fua = random_.chance(0.1);
+    if (trace_) std::cerr << "write " << offset << " +" << length << (fua ? " fua\n" : "\n");
     auto done = host_->run(disk_of(name).write(offset, change.data, fua));
     ASSERT_TRUE(done) << done.error().message();
     // A long write is several records of the log; a power cut may fall between them.
@@ -371,6 +373,7 @@ class Campaign {
   std::map<std::string, Model> models_;
   std::map<std::string, OpenDisk> open_;
   int last_name_ = 0;
+  bool trace_ = std::getenv("SQUALL_TRACE") != nullptr;
 };
 
 TEST(VolumeModel, RandomSequencesMatchAByteArray) {

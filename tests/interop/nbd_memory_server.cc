@@ -1,6 +1,7 @@
 // nbd_memory_server: serves disks in memory over NBD until SIGTERM or SIGINT, then prints its
 // statistics. Usage: nbd_memory_server SOCKET DISK... [--tcp PORT]
-// with DISK = NAME:BYTES[:ro|:shared|:slow]. SOCKET is a unix path; port 0 takes any, and is printed.
+// with DISK = NAME:BYTES[:ro|:shared|:slow]. SOCKET is a unix path; port 0 takes any, and is
+// printed.
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -13,7 +14,7 @@
 #include "io/posix_network.h"
 #include "io/run_task.h"
 #include "io/uring_reactor.h"
-#include "testing/memory_disk.h"
+#include "testing/disk/memory_disk.h"
 
 namespace squall {
 namespace {

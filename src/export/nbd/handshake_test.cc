@@ -12,7 +12,7 @@ std::vector<std::byte> name_bytes(std::string_view name) {
   return {bytes.begin(), bytes.end()};
 }
 
-TEST_F(HandshakeTest, ExportNameWithAndWithoutZeroes) {
+TEST_P(HandshakeTest, ExportNameWithAndWithoutZeroes) {
   for (const bool no_zeroes : {false, true}) {
     auto client = connect();
     client->greet(kFlagFixedNewstyle | (no_zeroes ? kFlagNoZeroes : 0));
@@ -28,7 +28,7 @@ TEST_F(HandshakeTest, ExportNameWithAndWithoutZeroes) {
   }
 }
 
-TEST_F(HandshakeTest, ExportNameThatCannotBeServedCloses) {
+TEST_P(HandshakeTest, ExportNameThatCannotBeServedCloses) {
   for (const std::string& name : {std::string("nix"), std::string(), std::string(5000, 'x')}) {
     auto client = connect();
     client->greet();
@@ -37,7 +37,7 @@ TEST_F(HandshakeTest, ExportNameThatCannotBeServedCloses) {
   }
 }
 
-TEST_F(HandshakeTest, ClientsOfPlainNewstyleMaySendOnlyExportName) {
+TEST_P(HandshakeTest, ClientsOfPlainNewstyleMaySendOnlyExportName) {
   auto client = connect();
   client->greet(0);
   client->send_option(Option::kList, {});
@@ -48,20 +48,20 @@ TEST_F(HandshakeTest, ClientsOfPlainNewstyleMaySendOnlyExportName) {
   EXPECT_TRUE(client->receive(134));
 }
 
-TEST_F(HandshakeTest, UnknownClientFlagsClose) {
+TEST_P(HandshakeTest, UnknownClientFlagsClose) {
   auto client = connect();
   client->greet(1 << 2);
   EXPECT_TRUE(client->is_closed());
 }
 
-TEST_F(HandshakeTest, OptionWithoutMagicCloses) {
+TEST_P(HandshakeTest, OptionWithoutMagicCloses) {
   auto client = connect();
   client->greet();
   ASSERT_TRUE(client->send(std::vector<std::byte>(kOptionHeaderBytes)));
   EXPECT_TRUE(client->is_closed());
 }
 
-TEST_F(HandshakeTest, GoSendsWhatWasAskedFor) {
+TEST_P(HandshakeTest, GoSendsWhatWasAskedFor) {
   auto client = connect();
   client->greet();
   const auto answers = client->ask(Option::kGo, TestClient::info_data("image", {1, 2, 3, 77}));
@@ -79,7 +79,7 @@ TEST_F(HandshakeTest, GoSendsWhatWasAskedFor) {
   EXPECT_TRUE(client->read(0, 512));
 }
 
-TEST_F(HandshakeTest, AFailedGoLeavesTheHandshakeGoing) {
+TEST_P(HandshakeTest, AFailedGoLeavesTheHandshakeGoing) {
   auto client = connect();
   client->greet();
   EXPECT_EQ(client->last(Option::kGo, TestClient::info_data("nix")), OptionReply::kErrUnknown);
@@ -91,7 +91,7 @@ TEST_F(HandshakeTest, AFailedGoLeavesTheHandshakeGoing) {
   EXPECT_EQ(admission_->clients("disk").size(), 1U);
 }
 
-TEST_F(HandshakeTest, OptionsThatAreNotServed) {
+TEST_P(HandshakeTest, OptionsThatAreNotServed) {
   auto client = connect();
   client->greet();
   EXPECT_EQ(client->last(Option::kStartTls), OptionReply::kErrUnsupported);
@@ -105,7 +105,7 @@ TEST_F(HandshakeTest, OptionsThatAreNotServed) {
   EXPECT_TRUE(client->is_closed());
 }
 
-TEST_F(HandshakeTest, MetadataContexts) {
+TEST_P(HandshakeTest, MetadataContexts) {
   const auto contexts = [](std::vector<std::string_view> queries) {
     return TestClient::context_data("disk", std::move(queries));
   };
@@ -133,7 +133,7 @@ TEST_F(HandshakeTest, MetadataContexts) {
   EXPECT_EQ(client->last(Option::kListMetaContext, name_bytes("xx")), OptionReply::kErrInvalid);
 }
 
-TEST_F(HandshakeTest, AContextHoldsForItsExportOnly) {
+TEST_P(HandshakeTest, AContextHoldsForItsExportOnly) {
   for (const std::string_view chosen : {"disk", "image"}) {
     auto client = connect();
     client->greet();
@@ -146,7 +146,7 @@ TEST_F(HandshakeTest, AContextHoldsForItsExportOnly) {
   }
 }
 
-TEST_F(HandshakeTest, OversizedOptions) {
+TEST_P(HandshakeTest, OversizedOptions) {
   auto client = connect();
   client->greet();
   client->send_option(Option::kInfo, std::vector<std::byte>(200'000));
@@ -160,7 +160,7 @@ TEST_F(HandshakeTest, OversizedOptions) {
   EXPECT_TRUE(client->is_closed());
 }
 
-TEST_F(HandshakeTest, TheNumberOfOptionsIsBounded) {
+TEST_P(HandshakeTest, TheNumberOfOptionsIsBounded) {
   restart({.option_count_max = 10});
   auto client = connect();
   client->greet();
@@ -169,7 +169,7 @@ TEST_F(HandshakeTest, TheNumberOfOptionsIsBounded) {
   EXPECT_TRUE(client->is_closed());
 }
 
-TEST_F(HandshakeTest, AHalfSentHandshakeIsClosedInTime) {
+TEST_P(HandshakeTest, AHalfSentHandshakeIsClosedInTime) {
   restart({.handshake_ns_max = 50'000'000});
   auto silent = connect();
   auto half = connect();
@@ -182,7 +182,7 @@ TEST_F(HandshakeTest, AHalfSentHandshakeIsClosedInTime) {
   EXPECT_TRUE(idle->read(0, 512)) << "a connection in use may be silent";
 }
 
-TEST_F(HandshakeTest, ListsThousandsOfExports) {
+TEST_P(HandshakeTest, ListsThousandsOfExports) {
   auto disk = std::make_shared<testing::MemoryDisk>(*reactor_, kMiB);
   for (int i = 0; i < 5000; ++i) disks_.add("vm-" + std::to_string(i), disk);
   auto client = connect();
@@ -195,7 +195,7 @@ TEST_F(HandshakeTest, ListsThousandsOfExports) {
   EXPECT_EQ(client->last(Option::kGo, TestClient::info_data("vm-4999")), OptionReply::kAck);
 }
 
-TEST_F(HandshakeTest, WithoutAWriteCacheThereIsNothingToFlush) {
+TEST_P(HandshakeTest, WithoutAWriteCacheThereIsNothingToFlush) {
   disk_->set_write_cache(false);
   auto client = connect();
   const auto flags = client->go("disk");
@@ -203,6 +203,8 @@ TEST_F(HandshakeTest, WithoutAWriteCacheThereIsNothingToFlush) {
   EXPECT_EQ(*flags & kFlagSendFlush, 0);
   EXPECT_EQ(client->command(Command::kFlush), WireError::kOk) << "but it may ask";
 }
+
+INSTANTIATE_IN_ALL_WORLDS(HandshakeTest);
 
 }  // namespace
 }  // namespace squall::nbd

@@ -11,7 +11,6 @@ namespace squall::nbd {
 namespace {
 
 constexpr uint64_t kAcceptRetryNs = 100'000'000;
-constexpr uint64_t kStallCheckNs = 1'000'000'000;
 
 }  // namespace
 
@@ -179,7 +178,8 @@ Task<void> NbdServer::disconnect_export(std::string name) {
 // Buffers are shared by all connections, so a client that does not take its replies, or does not
 // send the payload it announced, may keep them only as long as nobody else needs them.
 void NbdServer::start_stall_watch() {
-  if (!stall_timer_.armed) reactor_.arm(stall_timer_, reactor_.now_ns() + kStallCheckNs);
+  if (!stall_timer_.armed)
+    reactor_.arm(stall_timer_, reactor_.now_ns() + config_.limits.stall_ns_max / 8);
 }
 
 void NbdServer::end_stalls() {

@@ -40,6 +40,7 @@ Task<bool> Receiver::fill(size_t bytes) {
 
 size_t Receiver::take(Bytes to) {
   const size_t bytes = std::min(to.size(), buffered().size());
+  if (bytes == 0) return 0;
   std::memcpy(to.data(), buffered().data(), bytes);
   consume(bytes);
   return bytes;

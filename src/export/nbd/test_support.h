@@ -1,5 +1,5 @@
-// What the tests here share: a server over disks in memory on a real reactor, in a directory of
-// its own, and clients that speak the protocol byte by byte. Included by tests only.
+// What the tests here share: a server over disks in memory, on real sockets or on the simulated
+// network, and clients that speak the protocol byte by byte. Included by tests only.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -18,32 +18,35 @@
 #include "io/posix_network.h"
 #include "io/run_task.h"
 #include "io/uring_reactor.h"
-#include "testing/memory_disk.h"
+#include "sim/sim_disk.h"
+#include "sim/sim_reactor.h"
+#include "testing/disk/memory_disk.h"
 
 namespace squall::nbd {
 
-// Real sockets whose accepted ends are said to belong to whom the test wants: one process cannot
-// be several clients.
+// A network whose accepted connections are said to belong to whom the test wants: one process
+// cannot be several clients.
 class NamedNetwork final : public Network {
  public:
+  explicit NamedNetwork(Network& inner) : inner_(inner) {}
   void set_next_peer(PeerIdentity identity) { next_.push_back(std::move(identity)); }
   // The next accepted connections cannot be taken: as with a client that is gone again.
-  Result<int> listen(const Endpoint& endpoint) override { return real_.listen(endpoint); }
-  Result<uint16_t> bound_port(int handle) override { return real_.bound_port(handle); }
-  Result<int> connect(const Endpoint& endpoint) override { return real_.connect(endpoint); }
+  Result<int> listen(const Endpoint& endpoint) override { return inner_.listen(endpoint); }
+  Result<uint16_t> bound_port(int handle) override { return inner_.bound_port(handle); }
+  Result<int> connect(const Endpoint& endpoint) override { return inner_.connect(endpoint); }
   Result<PeerIdentity> peer(int handle) override {
-    if (next_.empty()) return real_.peer(handle);
+    if (next_.empty()) return inner_.peer(handle);
     const PeerIdentity identity = next_.front();
     next_.pop_front();
     return identity;
   }
-  bool is_hung_up(int handle) override { return real_.is_hung_up(handle); }
+  bool is_hung_up(int handle) override { return inner_.is_hung_up(handle); }
   void set_no_delay(int) override {}
-  void shutdown(int handle) override { real_.shutdown(handle); }
-  void close(int handle) override { real_.close(handle); }
+  void shutdown(int handle) override { inner_.shutdown(handle); }
+  void close(int handle) override { inner_.close(handle); }
 
  private:
-  PosixNetwork real_;
+  Network& inner_;
   std::deque<PeerIdentity> next_;
 };
 
@@ -218,6 +221,14 @@ class TestClient {
     reply.data = std::move(*data);
     return reply;
   }
+  // Extents of a BLOCK_STATUS, in `chunks`.
+  std::optional<ReadReply> status(uint64_t offset, uint32_t length, uint16_t flags = 0) {
+    if (!send_request(Command::kBlockStatus, offset, length, flags)) return {};
+    const auto magic = receive(4);
+    ReadReply reply;
+    if (!magic || !receive_chunk(reply)) return {};
+    return reply;
+  }
 
  private:
   template <class T>
@@ -285,28 +296,57 @@ class TestClient {
   int handle_;
   bool structured_ = false;
   uint64_t cookie_ = 0;
-
- public:
-  // Extents of a BLOCK_STATUS, in `chunks`.
-  std::optional<ReadReply> status(uint64_t offset, uint32_t length, uint16_t flags = 0) {
-    if (!send_request(Command::kBlockStatus, offset, length, flags)) return {};
-    const auto magic = receive(4);
-    ReadReply reply;
-    if (!magic || !receive_chunk(reply)) return {};
-    return reply;
-  }
 };
 
-// A server of the disks `disk` (1 MiB), `image` (read-only), `shared`, on a unix socket.
-class ServerTest : public ::testing::Test {
+// Where a test runs.
+class World {
+ public:
+  virtual ~World() = default;
+  virtual Reactor& reactor() = 0;
+  virtual Network& network() = 0;
+};
+
+class RealWorld final : public World {
+ public:
+  RealWorld() {
+    auto created = UringReactor::create();
+    CHECK(created);
+    reactor_ = std::move(*created);
+  }
+  Reactor& reactor() override { return *reactor_; }
+  Network& network() override { return network_; }
+
+ private:
+  std::unique_ptr<UringReactor> reactor_;
+  PosixNetwork network_;
+};
+
+class SimulatedWorld final : public World {
+ public:
+  explicit SimulatedWorld(uint64_t seed) : disk_(seed), reactor_(seed, disk_) {}
+  Reactor& reactor() override { return reactor_; }
+  Network& network() override { return reactor_.network(); }
+
+ private:
+  sim::SimDisk disk_;
+  sim::SimReactor reactor_;
+};
+
+// A server of the disks `disk`, `image` (read-only) and `shared`, on a unix socket. The parameter:
+// 0 for real sockets, else the seed of a simulation.
+class ServerTest : public ::testing::TestWithParam<uint64_t> {
  public:
   static constexpr uint64_t kDiskBytes = 64 * kMiB;
 
  protected:
   void SetUp() override {
-    auto created = UringReactor::create();
-    ASSERT_TRUE(created) << created.error().message();
-    reactor_ = std::move(*created);
+    if (GetParam() == 0) {
+      world_ = std::make_unique<RealWorld>();
+    } else {
+      world_ = std::make_unique<SimulatedWorld>(GetParam());
+    }
+    reactor_ = &world_->reactor();
+    network_.emplace(world_->network());
     std::string pattern = std::filesystem::temp_directory_path() / "squall-nbd-XXXXXX";
     directory_path_ = mkdtemp(pattern.data());
     endpoint_.unix_path = directory_path_ + "/nbd.sock";
@@ -323,7 +363,7 @@ class ServerTest : public ::testing::Test {
     std::filesystem::remove_all(directory_path_);
   }
   void start(NbdLimits limits) {
-    server_ = std::make_unique<NbdServer>(*reactor_, network_, disks_, *admission_,
+    server_ = std::make_unique<NbdServer>(*reactor_, *network_, disks_, *admission_,
                                           NbdConfig{{endpoint_}, limits});
     const auto started = server_->start();
     ASSERT_TRUE(started) << started.error().message();
@@ -339,10 +379,10 @@ class ServerTest : public ::testing::Test {
     server_.reset();
   }
   std::unique_ptr<TestClient> connect() {
-    return std::make_unique<TestClient>(*reactor_, network_, endpoint_);
+    return std::make_unique<TestClient>(*reactor_, *network_, endpoint_);
   }
   std::unique_ptr<TestClient> connect_as(PeerIdentity identity) {
-    network_.set_next_peer(std::move(identity));
+    network_->set_next_peer(std::move(identity));
     return connect();
   }
   // Runs the reactor until `condition` holds; false when it does not within ten seconds.
@@ -357,8 +397,9 @@ class ServerTest : public ::testing::Test {
   }
   Task<void> pause() { co_await sleep_ns(*reactor_, 100'000); }
 
-  std::unique_ptr<UringReactor> reactor_;
-  NamedNetwork network_;
+  std::unique_ptr<World> world_;
+  Reactor* reactor_ = nullptr;
+  std::optional<NamedNetwork> network_;
   testing::MemoryDirectory disks_;
   std::shared_ptr<testing::MemoryDisk> disk_;
   std::unique_ptr<Admission> admission_;
@@ -366,6 +407,13 @@ class ServerTest : public ::testing::Test {
   Endpoint endpoint_;
   std::string directory_path_;
 };
+
+inline std::string world_name(const ::testing::TestParamInfo<uint64_t>& info) {
+  return info.param == 0 ? "Real" : "Simulated" + std::to_string(info.param);
+}
+// For each suite of ServerTest's kind.
+#define INSTANTIATE_IN_ALL_WORLDS(suite) \
+  INSTANTIATE_TEST_SUITE_P(World, suite, ::testing::Values(0, 1, 2, 3), world_name)
 
 // Bytes that differ by position and seed.
 inline std::vector<std::byte> pattern(size_t bytes, uint64_t seed) {

@@ -1,4 +1,4 @@
-#include "testing/memory_disk.h"
+#include "testing/disk/memory_disk.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,0 +1,1 @@
+set(deps format nbd testing_disk sim)
