@@ -72,15 +72,6 @@ class Console:
         return output
 
 
-def console_of(daemon, vm):
-    """The console's socket: the one that the VM's QEMU was given."""
-    index = vm.rsplit("-", 1)[1]
-    pid = pathlib.Path(daemon.home, "fleets/lab", f"vm-{index}", "pid").read_text().strip()
-    arguments = pathlib.Path("/proc", pid, "cmdline").read_text().split("\0")
-    (chardev,) = [a for a in arguments if a.startswith("socket,id=console")]
-    return re.search(r"path=([^,]*)", chardev)[1]
-
-
 def boot(daemon, files):
     daemon.squall("image", "import", "debian", files / "debian.raw")
     arguments = ["fleet", "up", "lab", "--image", "debian", "--count", VMS, "--ready", READY]
@@ -97,7 +88,7 @@ def boot(daemon, files):
 
 
 def check_daemon_dies_under_guests(daemon, fleet):
-    consoles = {vm["name"]: Console(console_of(daemon, vm["name"])) for vm in fleet["vms"]}
+    consoles = {vm["name"]: Console(vm["console_socket"]) for vm in fleet["vms"]}
     for name, console in consoles.items():
         console.run(f"echo {name} > /etc/mine; dd if=/dev/urandom of=/a bs=64k count=64; sync")
         console.run("sha256sum /a > /a.sum; sync")
