@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from squall_daemon import Daemon  # noqa: E402
+from squall_daemon import CommandFailed, Daemon  # noqa: E402, F401
 
 BLOCK = 4096
 SECTOR = 512
