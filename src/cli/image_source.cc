@@ -39,7 +39,7 @@ Result<int> listen_unix(const std::string& path) {
 Result<std::unique_ptr<NbdBlocks>> connect_helper(const NbdHelper& helper,
                                                   const std::string& name) {
   auto blocks = NbdBlocks::connect(helper.socket_path(), "", name);
-  if (blocks) return blocks;
+  if (blocks || blocks.error().kind() == ErrorKind::kCancelled) return blocks;
   const std::string text = helper.error_text();
   if (text.empty()) return blocks;
   return fail(ErrorKind::kIo, "cannot open {}: {}", name, text);
@@ -125,6 +125,15 @@ Result<void> open_url(ImageSource& source, const std::string& url) {
 }
 
 }  // namespace
+
+Error ImageSource::explain(const Error& error) const {
+  if (error.kind() == ErrorKind::kCancelled) return error;
+  for (const auto& helper : helpers) {
+    const std::string text = helper->error_text();
+    if (!text.empty()) return Error(error.kind(), fmt::format("{}: {}", error.message(), text));
+  }
+  return error;
+}
 
 NbdHelper::NbdHelper(ChildProcess child, std::string directory, std::string socket_path)
     : child_(std::move(child)),
