@@ -22,7 +22,7 @@ struct ImageSourceOptions {
 class NbdHelper {
  public:
   static Result<std::unique_ptr<NbdHelper>> start(std::vector<std::string> argv,
-                                                  const std::string& package);
+                                                  ChildProcess::Options options);
   ~NbdHelper() { hide(); }
   NbdHelper(const NbdHelper&) = delete;
   NbdHelper& operator=(const NbdHelper&) = delete;
@@ -48,9 +48,6 @@ struct ImageSource {
   bool can_reread = true;
   std::list<std::unique_ptr<NbdHelper>> helpers{};
   std::unique_ptr<BlockSource> blocks{};  // last: closed before the helpers
-
-  // `error`, with what a helper may have said about it.
-  Error explain(const Error& error) const;
 };
 
 Result<ImageSource> open_image_source(const std::string& source, const ImageSourceOptions& options,

@@ -101,8 +101,6 @@ Task<Result<void>> HostVolumes::open_journal() {
                                 const auto name = names_by_id_.find(record.volume_id);
                                 if (name == names_by_id_.end()) return;
                                 const Entry& entry = *volumes_.at(name->second);
-                                LOG_INFO("DBG rec {:x} off {} len {} pos {:x}", record.sequence,
-                                         record.offset, record.length, entry.head.journal_position);
                                 if (record.sequence <= entry.head.journal_position) return;
                                 ++place.file->pins;
                                 replayed.push_back({record, place});
