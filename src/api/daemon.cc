@@ -247,7 +247,7 @@ Task<Result<StatusInfo>> Data::status() {
   CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
   status.cache_bytes = pool.cache.bytes;
   status.cache_hits = pool.cache.hits;
-  status.cache_misses = pool.cache.misses;
+  status.cache_misses = pool.records_read;  // a look-up that misses may ask the cache twice
   status.cache_evictions = pool.cache.evictions;
   co_return status;
 }

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "testing/memory_disk.h"
+#include "testing/disk/memory_disk.h"
 #include "volume/manager.h"
 
 namespace squall::testing {
