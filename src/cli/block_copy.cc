@@ -37,23 +37,25 @@ uint64_t total_bytes(const std::set<uint64_t>& units, uint64_t size_bytes) {
   return total;
 }
 
-Result<void> check_transfer(const Transfer& transfer, std::string_view operation) {
+Result<void> check_transfer(const Transfer& transfer, std::string_view operation,
+                            const BlockEndpoint& endpoint) {
   if (transfer.error == 0) return {};
-  return fail_errno(transfer.error, "{} {} bytes at offset {}", operation, transfer.bytes.size(),
-                    transfer.offset);
+  const std::string explanation = endpoint.explanation();
+  return fail_errno(transfer.error, "{} {} at offset {}{}{}", operation, endpoint.name(),
+                    transfer.offset, explanation.empty() ? "" : ": ", explanation);
 }
 
-// Sleeps until one of the two endpoints may go on, and lets it.
-Result<void> wait_for(BlockEndpoint& a, BlockEndpoint& b) {
+// Sleeps until one of the endpoints may go on, and lets it.
+Result<void> wait_for(BlockEndpoint& a, BlockEndpoint* b = nullptr) {
   const PollInterest first = a.poll_interest();
-  const PollInterest second = b.poll_interest();
+  const PollInterest second = b == nullptr ? PollInterest{} : b->poll_interest();
   std::array<pollfd, 2> fds{{{first.fd, first.events, 0}, {second.fd, second.events, 0}}};
   if (::poll(fds.data(), fds.size(), -1) < 0) {
     if (errno != EINTR) return fail_errno(errno, "waiting for NBD replies");
     return {};
   }
   if (fds[0].revents != 0) TRY(a.on_poll(fds[0].revents));
-  if (fds[1].revents != 0) TRY(b.on_poll(fds[1].revents));
+  if (fds[1].revents != 0) TRY(b->on_poll(fds[1].revents));
   return {};
 }
 
@@ -70,7 +72,7 @@ Result<void> drive(std::vector<Slot>& slots, BlockEndpoint& a, BlockEndpoint& b,
     }
     if (changed) continue;
     if (std::ranges::all_of(slots, &Slot::is_idle)) return {};
-    TRY(wait_for(a, b));
+    TRY(wait_for(a, &b));
   }
 }
 
@@ -117,11 +119,11 @@ class Copier {
     }
     if (!slot.transfer.done) return false;
     if (slot.state == CopySlot::State::kReading) {
-      TRY(check_transfer(slot.transfer, "reading"));
+      TRY(check_transfer(slot.transfer, "reading", source_));
       stats_.read_bytes += slot.transfer.bytes.size();
       return start_write(slot);
     }
-    TRY(check_transfer(slot.transfer, "writing"));
+    TRY(check_transfer(slot.transfer, "writing", sink_));
     stats_.written_bytes += slot.transfer.bytes.size();
     finish(slot);
     return true;
@@ -203,8 +205,8 @@ class Comparer {
       return true;
     }
     if (!slot.a.done || !slot.b.done) return false;
-    TRY(check_transfer(slot.a, "reading"));
-    TRY(check_transfer(slot.b, "reading"));
+    TRY(check_transfer(slot.a, "reading", a_));
+    TRY(check_transfer(slot.b, "reading", b_));
     TRY(compare(slot));
     progress_.add(slot.a.bytes.size());
     slot.reading = false;
@@ -234,6 +236,20 @@ class Comparer {
 
 Result<CopyStats> copy_blocks(BlockSource& source, BlockSink& sink, Progress& progress) {
   return Copier(source, sink, progress).run();
+}
+
+Result<void> read_block(BlockSource& source, uint64_t offset, Bytes to) {
+  Transfer transfer{offset, to};
+  Result<void> result = source.start_read(transfer);
+  while (result && !transfer.done) {
+    result = check_interrupt();
+    if (result) result = wait_for(source);
+  }
+  if (!result) {
+    source.abandon();
+    return result;
+  }
+  return check_transfer(transfer, "reading", source);
 }
 
 Result<void> compare_blocks(BlockSource& a, BlockSource& b, Progress& progress) {

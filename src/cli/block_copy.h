@@ -22,6 +22,9 @@ struct CopyStats {
 // it. Both are useless after an error.
 Result<CopyStats> copy_blocks(BlockSource& source, BlockSink& sink, Progress& progress);
 
+// Reads one place, waiting for it.
+Result<void> read_block(BlockSource& source, uint64_t offset, Bytes to);
+
 // kCorrupt with the first differing offset when they are not the same, byte for byte.
 Result<void> compare_blocks(BlockSource& a, BlockSource& b, Progress& progress);
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/bytes.h"
@@ -34,6 +35,9 @@ struct PollInterest {
 class BlockEndpoint {
  public:
   virtual ~BlockEndpoint() = default;
+  // For errors: what this is, and what is known about a failure beyond its errno (may be empty).
+  virtual std::string name() const = 0;
+  virtual std::string explanation() const { return {}; }
   virtual PollInterest poll_interest() = 0;
   // Makes progress after a poll; transfers that ended are marked done.
   virtual Result<void> on_poll(short revents) = 0;

@@ -39,6 +39,21 @@ Result<std::string> find_program(const std::string& name, const std::string& pac
   return fail(ErrorKind::kNotFound, "{} is not installed; install the package {}", name, package);
 }
 
+// A file in memory; its number is above those that a child's descriptors are placed at.
+Result<int> make_memory_file(std::string_view content) {
+  const int low = ::memfd_create("squall-helper", MFD_CLOEXEC);
+  if (low < 0) return fail_errno(errno, "cannot make a file in memory");
+  const int fd = ::fcntl(low, F_DUPFD_CLOEXEC, 10);
+  ::close(low);
+  if (fd < 0 ||
+      ::pwrite(fd, content.data(), content.size(), 0) != static_cast<ssize_t>(content.size())) {
+    const int write_errno = errno;
+    if (fd >= 0) ::close(fd);
+    return fail_errno(write_errno, "cannot write a file in memory");
+  }
+  return fd;
+}
+
 std::string read_all(int fd) {
   std::string text;
   std::array<char, 4096> buffer{};
@@ -70,24 +85,37 @@ void write_pid(char* digits, pid_t pid) {
   *digits = '\0';
 }
 
+// Puts `fd` at `target`, open across exec.
+void place_fd(int fd, int target) {
+  if (fd == target) {
+    ::fcntl(fd, F_SETFD, 0);
+  } else {
+    ::dup2(fd, target);
+  }
+}
+
+struct ChildFds {
+  int stdout_fd;
+  int stderr_fd;
+  int listen_fd;
+  int secret_fd;
+};
+
 [[noreturn]] void run_child(const char* program, char** argv, char** environment, char* pid_digits,
-                            pid_t parent, int stdout_fd, int stderr_fd, int listen_fd) {
+                            pid_t parent, ChildFds fds) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(kExecFailed);
   // A terminal's Ctrl-C goes to the whole group; the parent ends its helpers itself, in order.
   ::setpgid(0, 0);
   const int null_fd = ::open("/dev/null", O_RDWR);
   ::dup2(null_fd, STDIN_FILENO);
-  ::dup2(stdout_fd >= 0 ? stdout_fd : null_fd, STDOUT_FILENO);
-  ::dup2(stderr_fd, STDERR_FILENO);
-  if (listen_fd >= 0) {
-    if (listen_fd == kListenFd) {
-      ::fcntl(kListenFd, F_SETFD, 0);
-    } else {
-      ::dup2(listen_fd, kListenFd);
-    }
+  ::dup2(fds.stdout_fd >= 0 ? fds.stdout_fd : null_fd, STDOUT_FILENO);
+  ::dup2(fds.stderr_fd, STDERR_FILENO);
+  if (fds.listen_fd >= 0) {
+    place_fd(fds.listen_fd, kListenFd);
     write_pid(pid_digits, ::getpid());
   }
+  if (fds.secret_fd >= 0) place_fd(fds.secret_fd, ChildProcess::kSecretFd);
   ::execve(program, argv, environment);
   ::_exit(kExecFailed);
 }
@@ -96,30 +124,33 @@ void write_pid(char* digits, pid_t pid) {
 
 Result<ChildProcess> ChildProcess::start(std::vector<std::string> argv, const Options& options) {
   TRY_ASSIGN(const std::string program, find_program(argv[0], options.package));
-  const int stderr_fd = ::memfd_create("squall-helper-stderr", MFD_CLOEXEC);
-  if (stderr_fd < 0) return fail_errno(errno, "cannot start {}", argv[0]);
+  const std::string name = argv[0];
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     if (std::strncmp(*entry, "LISTEN_", 7) != 0) environment.emplace_back(*entry);
   }
+  char* pid_digits = nullptr;
   if (options.listen_fd >= 0) {
     environment.emplace_back("LISTEN_FDS=1");
-    environment.emplace_back(std::string(kListenPid) + std::string(16, '0'));
+    pid_digits = environment.emplace_back(std::string(kListenPid) + std::string(16, '0')).data() +
+                 kListenPid.size();
   }
-  char* pid_digits =
-      options.listen_fd >= 0 ? environment.back().data() + kListenPid.size() : nullptr;
-  const std::string name = argv[0];
   const auto argv_pointers = pointers(argv);
   const auto environment_pointers = pointers(environment);
+
+  TRY_ASSIGN(const int stderr_fd, make_memory_file(""));
+  Result<int> secret_fd =
+      options.secret.empty() ? Result<int>(-1) : make_memory_file(options.secret);
   const pid_t parent = ::getpid();
-  const pid_t pid = ::fork();
+  const pid_t pid = secret_fd ? ::fork() : -1;
   if (pid == 0) {
     run_child(program.c_str(), const_cast<char**>(argv_pointers.data()),
               const_cast<char**>(environment_pointers.data()), pid_digits, parent,
-              options.stdout_fd, stderr_fd, options.listen_fd);
+              {options.stdout_fd, stderr_fd, options.listen_fd, *secret_fd});
   }
+  const int fork_errno = errno;
+  if (secret_fd && *secret_fd >= 0) ::close(*secret_fd);
   if (pid < 0) {
-    const int fork_errno = errno;
     ::close(stderr_fd);
     return fail_errno(fork_errno, "cannot start {}", name);
   }
@@ -161,8 +192,7 @@ std::string ChildProcess::error_text() const {
 }
 
 Result<std::string> run_program(std::vector<std::string> argv, const std::string& package) {
-  const int stdout_fd = ::memfd_create("squall-helper-stdout", MFD_CLOEXEC);
-  if (stdout_fd < 0) return fail_errno(errno, "cannot start {}", argv[0]);
+  TRY_ASSIGN(const int stdout_fd, make_memory_file(""));
   auto child = ChildProcess::start(std::move(argv), {.stdout_fd = stdout_fd, .package = package});
   Result<void> ended = child ? child->wait() : std::unexpected(child.error());
   std::string output = read_all(stdout_fd);

@@ -16,8 +16,11 @@ class ChildProcess {
   struct Options {
     int listen_fd = -1;   // handed over as systemd's socket activation does (LISTEN_FDS)
     int stdout_fd = -1;   // -1: /dev/null
+    std::string secret;   // readable on kSecretFd, so that it is in no argument list
     std::string package;  // what to install when the program is missing
   };
+  static constexpr int kSecretFd = 4;
+
   // Starts argv[0], looked up in PATH. Its stdin is /dev/null, its stderr is kept for error_text().
   static Result<ChildProcess> start(std::vector<std::string> argv, const Options& options);
 

@@ -22,6 +22,7 @@ class FileSource : public BlockSource {
   uint64_t size_bytes() const override { return size_bytes_; }
   Result<std::vector<DataRun>> data_runs() override;
   Result<void> start_read(Transfer& transfer) override;
+  std::string name() const override { return name_; }
   PollInterest poll_interest() override { return {}; }
   Result<void> on_poll(short) override { return {}; }
   void abandon() override {}
@@ -46,6 +47,7 @@ class StreamSource : public BlockSource {
   uint64_t size_bytes() const override { return size_bytes_; }
   Result<std::vector<DataRun>> data_runs() override;
   Result<void> start_read(Transfer& transfer) override;
+  std::string name() const override { return name_; }
   PollInterest poll_interest() override { return {}; }
   Result<void> on_poll(short) override { return {}; }
   void abandon() override {}
@@ -69,6 +71,7 @@ class FileSink : public BlockSink {
   Result<void> start_write(Transfer& transfer) override;
   Result<void> flush() override;
   Result<void> commit();
+  std::string name() const override { return path_; }
   PollInterest poll_interest() override { return {}; }
   Result<void> on_poll(short) override { return {}; }
   void abandon() override {}

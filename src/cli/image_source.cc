@@ -5,9 +5,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <boost/url/parse.hpp>
+#include <boost/url/url.hpp>
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/buffer.h"
+#include "cli/block_copy.h"
 #include "cli/file_blocks.h"
 #include "cli/nbd_blocks.h"
 #include "cli/qemu_img.h"
@@ -35,11 +39,15 @@ Result<int> listen_unix(const std::string& path) {
   return fd;
 }
 
-// Connects to a helper's disk; when that fails, the helper's own words tell why.
+// Connects to a helper's disk; when something fails, the helper's own words tell why. The helper
+// outlives the disk.
 Result<std::unique_ptr<NbdBlocks>> connect_helper(const NbdHelper& helper,
                                                   const std::string& name) {
   auto blocks = NbdBlocks::connect(helper.socket_path(), "", name);
-  if (blocks) return blocks;
+  if (blocks) {
+    (*blocks)->set_explanation([&helper] { return helper.error_text(); });
+    return blocks;
+  }
   const std::string text = helper.error_text();
   if (text.empty()) return blocks;
   return fail(ErrorKind::kIo, "cannot open {}: {}", name, text);
@@ -47,14 +55,21 @@ Result<std::unique_ptr<NbdBlocks>> connect_helper(const NbdHelper& helper,
 
 Result<void> open_with_qemu_nbd(ImageSource& source, const std::string& target) {
   std::vector<std::string> argv = {"qemu-nbd", "--read-only", "--format=" + source.format, target};
-  TRY_ASSIGN(auto helper, NbdHelper::start(std::move(argv), "qemu-utils"));
+  TRY_ASSIGN(auto helper, NbdHelper::start(std::move(argv), {.package = "qemu-utils"}));
   TRY_ASSIGN(source.blocks, connect_helper(*helper, source.description));
   helper->hide();
   source.helpers.push_back(std::move(helper));
   return {};
 }
 
-Result<void> find_format(ImageSource& source, const std::string& target) {
+// Finds out the format of `raw`, which qemu-img reaches as `target`.
+Result<void> find_format(ImageSource& source, BlockSource& raw, const std::string& target) {
+  AlignedBuffer head(std::min<uint64_t>(kHeadBytes, raw.size_bytes()));
+  TRY(read_block(raw, 0, head.bytes()));
+  if (!may_be_container(head.bytes())) {
+    source.format = "raw";
+    return {};
+  }
   auto info = probe_image(target);
   if (!info) {
     return std::unexpected(info.error().wrap(
@@ -69,7 +84,7 @@ Result<void> open_file(ImageSource& source, const std::string& path) {
   TRY_ASSIGN(auto file, FileSource::open(path));
   // An absolute path, because qemu takes what stands before a colon for a protocol.
   source.description = std::filesystem::absolute(path).lexically_normal().string();
-  if (source.format.empty()) TRY(find_format(source, source.description));
+  if (source.format.empty()) TRY(find_format(source, *file, source.description));
   if (source.format != "raw") return open_with_qemu_nbd(source, source.description);
   source.blocks = std::move(file);
   return {};
@@ -98,21 +113,28 @@ Result<void> open_stdin(ImageSource& source, uint64_t size_bytes, Progress& spoo
   return {};
 }
 
-// Without the user and password that a URL may carry.
-std::string public_url(const std::string& url) {
-  const size_t host = url.find("://") + 3;
-  const size_t at = url.substr(0, url.find_first_of("/?#", host)).rfind('@');
-  return at == std::string::npos || at < host ? url : url.substr(0, host) + url.substr(at + 1);
-}
-
-Result<void> open_url(ImageSource& source, const std::string& url) {
-  source.description = public_url(url);
-  TRY_ASSIGN(auto http, NbdHelper::start({"nbdkit", "--foreground", "--readonly", "curl",
-                                          "url=" + url, "protocols=http,https"},
-                                         "nbdkit (with its curl plugin)"));
+Result<void> open_url(ImageSource& source, const std::string& text) {
+  auto url = boost::urls::parse_uri(text);
+  if (!url) return fail(ErrorKind::kInvalid, "'{}' is not a URL", text);
+  // A user and password go another way, out of argument lists and messages.
+  boost::urls::url address(*url);
+  address.remove_userinfo();
+  source.description = address.buffer();
+  std::vector<std::string> argv = {"nbdkit",
+                                   "--foreground",
+                                   "--readonly",
+                                   "curl",
+                                   "url=" + source.description,
+                                   "protocols=http,https"};
+  if (url->has_userinfo()) {
+    argv.push_back("user=" + url->user());
+    argv.push_back(fmt::format("password=-{}", ChildProcess::kSecretFd));
+  }
+  TRY_ASSIGN(auto http,
+             NbdHelper::start(std::move(argv), {.secret = url->password(), .package = "nbdkit"}));
   TRY_ASSIGN(auto raw, connect_helper(*http, source.description));
   const std::string uri = "nbd+unix:///?socket=" + http->socket_path();
-  if (source.format.empty()) TRY(find_format(source, uri));
+  if (source.format.empty()) TRY(find_format(source, *raw, uri));
   if (source.format != "raw") {
     TRY(raw->disconnect());
     TRY(open_with_qemu_nbd(source, uri));
@@ -132,7 +154,7 @@ NbdHelper::NbdHelper(ChildProcess child, std::string directory, std::string sock
       socket_path_(std::move(socket_path)) {}
 
 Result<std::unique_ptr<NbdHelper>> NbdHelper::start(std::vector<std::string> argv,
-                                                    const std::string& package) {
+                                                    ChildProcess::Options options) {
   const char* set = std::getenv("TMPDIR");
   std::string directory =
       std::string(set != nullptr && *set != '\0' ? set : "/tmp") + "/squall-XXXXXX";
@@ -141,10 +163,9 @@ Result<std::unique_ptr<NbdHelper>> NbdHelper::start(std::vector<std::string> arg
   }
   const std::string socket_path = directory + "/nbd.sock";
   const auto listening = listen_unix(socket_path);
-  Result<ChildProcess> child =
-      listening
-          ? ChildProcess::start(std::move(argv), {.listen_fd = *listening, .package = package})
-          : std::unexpected(listening.error());
+  options.listen_fd = listening ? *listening : -1;
+  Result<ChildProcess> child = listening ? ChildProcess::start(std::move(argv), options)
+                                         : std::unexpected(listening.error());
   if (listening) ::close(*listening);
   if (!child) {
     ::unlink(socket_path.c_str());

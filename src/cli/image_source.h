@@ -22,7 +22,7 @@ struct ImageSourceOptions {
 class NbdHelper {
  public:
   static Result<std::unique_ptr<NbdHelper>> start(std::vector<std::string> argv,
-                                                  const std::string& package);
+                                                  ChildProcess::Options options);
   ~NbdHelper() { hide(); }
   NbdHelper(const NbdHelper&) = delete;
   NbdHelper& operator=(const NbdHelper&) = delete;

@@ -149,7 +149,8 @@ PollInterest NbdBlocks::poll_interest() {
 }
 
 Result<void> NbdBlocks::on_poll(short revents) {
-  // The direction may have changed since poll(); libnbd wants exactly the matching notification.
+  // libnbd wants exactly the notification that poll() gave: told to read when nothing is there, it
+  // waits in the middle of a reply and sends nothing any more.
   const unsigned direction = ::nbd_aio_get_direction(handle_);
   int result = 0;
   if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 &&

@@ -2,6 +2,7 @@
 // disks and the formats that qemu-nbd opens are reached this way. One thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,12 @@ class NbdBlocks : public BlockSource, public BlockSink {
   Result<void> start_read(Transfer& transfer) override;
   Result<void> start_write(Transfer& transfer) override;
   Result<void> flush() override;
+  std::string name() const override { return name_; }
+  // Asked when something fails, for the server's own words.
+  void set_explanation(std::function<std::string()> explanation) {
+    explanation_ = std::move(explanation);
+  }
+  std::string explanation() const override { return explanation_ ? explanation_() : ""; }
   PollInterest poll_interest() override;
   Result<void> on_poll(short revents) override;
   void abandon() override;
@@ -37,6 +44,7 @@ class NbdBlocks : public BlockSource, public BlockSink {
   nbd_handle* handle_;
   const std::string name_;
   uint64_t size_bytes_ = 0;
+  std::function<std::string()> explanation_;
 };
 
 }  // namespace squall

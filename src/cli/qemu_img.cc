@@ -16,6 +16,28 @@ bool is_container_format(const std::string& format) {
   return std::ranges::find(kContainers, format) != kContainers.end();
 }
 
+bool may_be_container(ConstBytes head) {
+  struct Magic {
+    size_t offset;
+    std::string_view bytes;
+  };
+  using namespace std::string_view_literals;
+  static constexpr std::array<Magic, 10> kMagics = {{{0, "QFI\xfb"sv},                // qcow, qcow2
+                                                     {0, "QED\0"sv},                  // qed
+                                                     {0, "KDMV"sv},                   // vmdk
+                                                     {0, "COWD"sv},                   // vmdk, ESX
+                                                     {0, "# Disk DescriptorFile"sv},  // vmdk
+                                                     {0x40, "\x7f\x10\xda\xbe"sv},    // vdi
+                                                     {0, "vhdxfile"sv},               // vhdx
+                                                     {0, "conectix"sv},               // vpc
+                                                     {0, "WithoutFreeSpace"sv},       // parallels
+                                                     {0, "WithouFreSpacExt"sv}}};     // parallels
+  return std::ranges::any_of(kMagics, [&](const Magic& magic) {
+    return head.size() >= magic.offset + magic.bytes.size() &&
+           as_text(head.subspan(magic.offset, magic.bytes.size())) == magic.bytes;
+  });
+}
+
 Result<ImageFileInfo> probe_image(const std::string& source) {
   TRY_ASSIGN(const std::string output,
              run_program({"qemu-img", "info", "--output=json", source}, "qemu-utils"));

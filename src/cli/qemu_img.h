@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/error.h"
 
 namespace squall {
@@ -15,6 +16,11 @@ struct ImageFileInfo {
 
 // Runs `qemu-img info` on a file's path or an NBD URI.
 Result<ImageFileInfo> probe_image(const std::string& source);
+
+// Whether a file that begins so may be anything but a raw disk. Only such files are shown to
+// qemu-img: what looks raw is raw, whatever else qemu might take a disk's first bytes for.
+bool may_be_container(ConstBytes head);
+inline constexpr size_t kHeadBytes = 512;
 
 // True for the formats that wrap a disk; whatever else qemu recognises by a disk's first bytes (a
 // LUKS header, say) is still a raw disk.

@@ -253,6 +253,13 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
   generation_ = std::max(generation_, config_.min_generation) + 1;
   next_sequence_ = (generation_ << journal_format::kGenerationShift) + 1;
   landed_ = previous_last_sequence;
+  if (!files_.empty()) {
+    // The newest file's header may still be in the page cache only; the next one must not outlive
+    // it.
+    const JournalFile& newest = *files_.back();
+    if (const int synced = co_await io_sync(reactor_, newest.cached_handle); synced < 0)
+      co_return fail_errno(-synced, "journal: sync of {} failed", newest.path);
+  }
   CO_TRY_ASSIGN(auto file, co_await prepare_file());
   CO_TRY(begin_file(std::move(file), previous_last_sequence));
   JournalFile& current = *files_.back();
