@@ -167,7 +167,14 @@ class Data : public RestHost {
   HostVolumesConfig volumes_config() const {
     HostVolumesConfig config;
     config.journal.directory = config_.journal_directory;
+    // A small journal has small files, so that it has enough of them to go round, and volumes that
+    // commit early, so that one of them does not fill it.
+    constexpr uint64_t kFilesMin = 16;
+    config.journal.file_bytes =
+        std::min(config.journal.file_bytes, round_down(config_.journal_bytes / kFilesMin, kMiB));
     config.journal.max_files = config_.journal_bytes / config.journal.file_bytes;
+    config.commit_bytes = std::min(config.commit_bytes, config_.journal_bytes / 8);
+    config.quota_bytes = std::min(config.quota_bytes, config_.journal_bytes / 4);
     config.journal.id_if_new = Uuid::generate();
     config.scratch.fast_directory = is_tmpfs(paths_.run_dir) ? paths_.run_dir + "/scratch" : "";
     config.scratch.overflow_directory = config_.scratch_directory;
@@ -240,7 +247,7 @@ Task<Result<StatusInfo>> Data::status() {
   CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
   status.cache_bytes = pool.cache.bytes;
   status.cache_hits = pool.cache.hits;
-  status.cache_misses = pool.cache.misses;
+  status.cache_misses = pool.records_read;  // a look-up that misses may ask the cache twice
   status.cache_evictions = pool.cache.evictions;
   co_return status;
 }

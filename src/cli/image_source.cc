@@ -48,6 +48,7 @@ Result<std::unique_ptr<NbdBlocks>> connect_helper(const NbdHelper& helper,
     (*blocks)->set_explanation([&helper] { return helper.error_text(); });
     return blocks;
   }
+  if (blocks.error().kind() == ErrorKind::kCancelled) return blocks;
   const std::string text = helper.error_text();
   if (text.empty()) return blocks;
   return fail(ErrorKind::kIo, "cannot open {}: {}", name, text);
@@ -147,6 +148,15 @@ Result<void> open_url(ImageSource& source, const std::string& text) {
 }
 
 }  // namespace
+
+Error ImageSource::explain(const Error& error) const {
+  if (error.kind() == ErrorKind::kCancelled) return error;
+  for (const auto& helper : helpers) {
+    const std::string text = helper->error_text();
+    if (!text.empty()) return Error(error.kind(), fmt::format("{}: {}", error.message(), text));
+  }
+  return error;
+}
 
 NbdHelper::NbdHelper(ChildProcess child, std::string directory, std::string socket_path)
     : child_(std::move(child)),

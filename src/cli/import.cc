@@ -40,6 +40,15 @@ class Session {
   ImportSession session_;
 };
 
+// Lets the daemon refuse a name or a store before stdin was read to its end, by a session that
+// lasts no longer than this call. The real one asks again.
+Result<void> check_destination(Context& context, const ImportOptions& options) {
+  constexpr uint64_t kAnySizeBytes = 512;
+  TRY_ASSIGN(const Session session,
+             Session::begin(context, {options.name, kAnySizeBytes, options.source, options.store}));
+  return {};
+}
+
 Result<CopyStats> copy_into(Session& session, const std::string& nbd_socket, BlockSource& source,
                             Progress& progress) {
   TRY_ASSIGN(auto disk, NbdBlocks::connect(nbd_socket, session.disk(), "the daemon's import disk"));
@@ -64,6 +73,8 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
   TRY_ASSIGN(const StatusInfo status, client->status());
   const std::string& nbd_socket = status.node.nbd_socket;
 
+  TRY(check_destination(context, options));
+
   Progress spooling("reading stdin", show);
   TRY_ASSIGN(ImageSource source,
              open_image_source(options.source, {options.format, options.size_bytes}, spooling));
@@ -81,7 +92,8 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
                                                        options.store}));
   {
     Progress progress("import " + options.name, show);
-    TRY(copy_into(session, nbd_socket, *source.blocks, progress));
+    const auto copied = copy_into(session, nbd_socket, *source.blocks, progress);
+    if (!copied) return std::unexpected(source.explain(copied.error()));
   }
   TRY_ASSIGN(ImageInfo image, session.finish());
   if (!options.verify) return image;

@@ -175,6 +175,14 @@ VmDefinition FleetManager::vm_of(const FleetSpec& fleet, uint32_t index) const {
       .name = name, .directory = store_.vm_directory(fleet, index), .volume = name, .fleet = fleet};
 }
 
+VmStatus FleetManager::new_status(const VmDefinition& vm) const {
+  VmStatus status;
+  status.name = vm.name;
+  status.console_log = launcher_.console_log(vm);
+  status.console_socket = launcher_.console_socket(vm);
+  return status;
+}
+
 Result<void> FleetManager::start_vms(const FleetRecord& record, const UpOptions& options,
                                      std::vector<Watch>& watches, const Timing& timing,
                                      Undo& undo) {
@@ -182,8 +190,7 @@ Result<void> FleetManager::start_vms(const FleetRecord& record, const UpOptions&
   for (uint32_t index = 1; index <= spec.count; ++index) {
     VmDefinition vm = vm_of(spec, index);
     ConsoleWatch console(launcher_.console_log(vm), spec.ready_texts());
-    Watch watch{index, vm, std::move(console), {}, {}, {}};
-    watch.status.name = vm.name;
+    Watch watch{index, vm, std::move(console), {}, {}, new_status(vm)};
     watch.status.state = VmState::kStarting;
     if (launcher_.is_running(vm)) {
       TRY_ASSIGN(const auto noted, store_.load_vm(spec, index));
@@ -278,7 +285,7 @@ FleetStatus FleetManager::report_of(const FleetRecord& record, const std::vector
   for (const Watch& watch : watches) status.vms.push_back(watch.status);
   for (uint32_t index = static_cast<uint32_t>(watches.size()) + 1; index <= record.spec.count;
        ++index) {
-    status.vms.emplace_back().name = record.spec.vm_name(index);
+    status.vms.push_back(new_status(vm_of(record.spec, index)));
   }
   add_counters(status);
   return status;
@@ -313,8 +320,7 @@ Result<FleetStatus> FleetManager::status_of(const FleetRecord& record) {
     const bool ready =
         running && ((noted && noted->boot_ms) ||
                     ConsoleWatch(launcher_.console_log(vm), spec.ready_texts()).poll());
-    VmStatus& entry = status.vms.emplace_back();
-    entry.name = vm.name;
+    VmStatus& entry = status.vms.emplace_back(new_status(vm));
     entry.state = vm_state(noted.has_value(), running, ready);
     if (noted) entry.boot_ms = noted->boot_ms;
   }

@@ -63,6 +63,7 @@ class FleetManager {
                         const Timing& timing);
   Result<FleetStatus> status_of(const FleetRecord& record);
 
+  VmStatus new_status(const VmDefinition& vm) const;
   VmDefinition vm_of(const FleetSpec& fleet, uint32_t index) const;
   void stop_vms(const std::vector<VmDefinition>& vms, const DownOptions& options);
   bool wait_for_end(const std::vector<VmDefinition>& vms, std::chrono::milliseconds limit);

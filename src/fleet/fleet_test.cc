@@ -75,6 +75,10 @@ class FakeLauncher : public Launcher {
     return vm.directory + "/console.log";
   }
 
+  std::string console_socket(const VmDefinition& vm) const override {
+    return vm.directory + "/console";
+  }
+
   std::set<std::string> running, volumes_in_use, fails, silent;
   StopHow stubborn_until = StopHow::kPowerDown;
   int starts = 0;

@@ -32,6 +32,8 @@ class Launcher {
   virtual void stop(const VmDefinition& vm, StopHow how) = 0;
   // The file that the guest's serial console is written to; new with every start.
   virtual std::string console_log(const VmDefinition& vm) const = 0;
+  // The unix socket on which somebody can talk to that console while the VM runs.
+  virtual std::string console_socket(const VmDefinition& vm) const = 0;
 };
 
 }  // namespace squall

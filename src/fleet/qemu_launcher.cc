@@ -55,6 +55,10 @@ std::string QemuLauncher::console_log(const VmDefinition& vm) const {
   return places(vm).console_log;
 }
 
+std::string QemuLauncher::console_socket(const VmDefinition& vm) const {
+  return places(vm).console_socket;
+}
+
 bool QemuLauncher::is_running(const VmDefinition& vm) {
   return pid_file_holder(places(vm).pid_file).has_value();
 }

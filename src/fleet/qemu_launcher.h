@@ -22,6 +22,7 @@ class QemuLauncher : public Launcher {
   bool is_running(const VmDefinition& vm) override;
   void stop(const VmDefinition& vm, StopHow how) override;
   std::string console_log(const VmDefinition& vm) const override;
+  std::string console_socket(const VmDefinition& vm) const override;
 
   // What kAuto comes to on this host: KVM if a guest really ran on it. /dev/kvm may exist and be of
   // no use (a nested hypervisor that hangs is common), so a tiny guest is booted, once per boot of

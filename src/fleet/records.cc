@@ -182,6 +182,8 @@ json::object encode_status(const FleetStatus& status) {
                                {"boot_ms", number_or_null(vm.boot_ms)},
                                {"bytes_read", vm.bytes_read},
                                {"bytes_written", vm.bytes_written},
+                               {"console_log", vm.console_log},
+                               {"console_socket", vm.console_socket},
                                {"detail", vm.detail}});
   }
   object["vms"] = std::move(vms);

@@ -111,6 +111,8 @@ struct VmStatus {
   std::optional<uint64_t> boot_ms;
   uint64_t bytes_read = 0;  // by the guest from its volume, since the daemon started
   uint64_t bytes_written = 0;
+  std::string console_log;
+  std::string console_socket;
   std::string detail;  // why it is not ready, for people
 };
 

@@ -177,6 +177,7 @@ class Journal {
   void prepare_next();
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
+  Task<void> sync_for_reclaim();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 

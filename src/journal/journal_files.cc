@@ -172,7 +172,7 @@ void Journal::reclaim() {
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
     if (files_.front()->unsynced) {
-      if (!sync_running_ && !failed_) spawn(flush(), [](const Result<void>&) {});
+      if (!sync_running_ && !failed_) spawn(sync_for_reclaim());
       break;
     }
     auto file = std::move(files_.front());
@@ -189,6 +189,17 @@ void Journal::reclaim() {
     next_ready_.wake_all();
     admission_.wake_all();
   }
+}
+
+// Not flush(): a file may hold unsynced bytes when everything that landed is durable, such as one
+// that a daemon without a single write left behind.
+Task<void> Journal::sync_for_reclaim() {
+  auto pass = gate_.enter();
+  if (!pass || sync_running_) co_return;
+  sync_running_ = true;
+  if (auto synced = co_await sync_round(); !synced) LOG_WARN("{}", synced.error().message());
+  sync_running_ = false;
+  sync_done_.wake_all();
 }
 
 void Journal::close_file(JournalFile& file, bool remove) {

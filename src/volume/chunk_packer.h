@@ -14,7 +14,9 @@ namespace squall {
 class ChunkPacker {
  public:
   ChunkPacker(RecordStore& records, Placement placement)
-      : records_(records), placement_(std::move(placement)), buffer_(kChunkBlocksMax * kBlockBytes) {}
+      : records_(records),
+        placement_(std::move(placement)),
+        buffer_(kChunkBlocksMax * kBlockBytes) {}
 
   // `data` is one block; it stays the caller's until the call returns.
   Task<Result<void>> add(uint64_t block, ConstBytes data);

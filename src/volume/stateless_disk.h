@@ -9,17 +9,17 @@
 #include <string>
 
 #include "base/error.h"
+#include "index/block_index.h"
 #include "io/file_system.h"
 #include "io/gate.h"
 #include "io/range_lock.h"
 #include "pool/record_store.h"
-#include "index/block_index.h"
 #include "volume/disk.h"
 
 namespace squall {
 
 struct ScratchConfig {
-  std::string fast_directory;      // tmpfs; empty: none
+  std::string fast_directory;  // tmpfs; empty: none
   std::string overflow_directory;
   uint64_t fast_budget_bytes = 1 * kGiB;
   std::string boot_id;  // scratch of another boot is discarded
