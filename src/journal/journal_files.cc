@@ -98,17 +98,18 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   return started;
 }
 
-Task<Result<void>> Journal::roll() {
+Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   JournalFile* full = files_.back().get();
   full->sealed = true;
   next_error_.reset();
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
-    if (next_ == nullptr) co_await next_ready_.wait();
+    // The attempt may have failed before it ever suspended.
+    if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
   }
-  CO_TRY(begin_file(std::move(next_), landed_));
+  CO_TRY(begin_file(std::move(next_), previous_last_sequence));
   if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();
