@@ -94,5 +94,34 @@ TEST(Regression, WhatReplacesAFlushedWriteIsDurableBeforeItsFileIsRecycled) {
   v = {};
 }
 
+// A write that had found the lease in place waited while the idle volume gave it back, and then
+// went to the journal under a head that said nothing of a dirty journal: replay skipped it.
+TEST(Regression, AWriteThatMeetsTheReleaseOfTheLeaseTakesItAgain) {
+  for (int steps = 0; steps < 60; ++steps) {
+    sim::SimDisk disk(1);
+    {
+      auto host = start(disk);
+      create(*host);
+      OpenDisk v = open(*host);
+      ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+      v = {};
+      sleep_ms(*host, 10'500);
+      for (int i = 0; i < steps; ++i) host->reactor().run_once();
+      v = open(*host);
+      ASSERT_TRUE(write(*host, v, 4096, filled(4096, 2)));
+      sleep_ms(*host, 10);
+      ASSERT_TRUE(write(*host, v, 8192, filled(4096, 3)));
+      disk.kill_process();
+      v = {};
+    }
+    disk.restart();
+    auto host = start(disk);
+    OpenDisk v = open(*host);
+    EXPECT_TRUE(read(*host, v, 4096, 4096) == filled(4096, 2)) << "after " << steps << " events";
+    EXPECT_TRUE(read(*host, v, 8192, 4096) == filled(4096, 3)) << "after " << steps << " events";
+    v = {};
+  }
+}
+
 }  // namespace
 }  // namespace squall

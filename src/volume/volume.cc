@@ -230,6 +230,14 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
   if (!lease_held_) CO_TRY(co_await acquire_lease());
   CO_TRY(co_await admit(payload.size()));
   if (!intake_.try_lock_shared()) co_await intake_.lock_shared();
+  while (!lease_held_) {  // released while this write waited
+    intake_.unlock_shared();
+    if (auto leased = co_await acquire_lease(); !leased) {
+      context_.journal.return_admission(payload.size());
+      co_return leased;
+    }
+    co_await intake_.lock_shared();
+  }
   SharedLock lock(intake_);
   if (failed_ || gate_.is_closed() || offset + length > size_bytes()) {
     context_.journal.return_admission(payload.size());
