@@ -57,6 +57,9 @@ struct JournalFile {
   uint64_t last_sequence = 0;
   uint64_t live = 0;
   uint64_t pins = 0;
+  // Set when the file was first found without either: the record up to which the log must be
+  // durable before the file may go, because what replaced its content lies there.
+  uint64_t superseded_by = 0;
   bool unsynced = false;  // holds bytes that no sync has covered
   bool sealed = false;    // no more appends
   bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
