@@ -231,6 +231,13 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
   CO_TRY(co_await admit(payload.size()));
   if (!intake_.try_lock_shared()) co_await intake_.lock_shared();
   SharedLock lock(intake_);
+  // The lease may have been given up while this write waited.
+  if (!lease_held_) {
+    if (auto taken = co_await acquire_lease(); !taken) {
+      context_.journal.return_admission(payload.size());
+      co_return taken;
+    }
+  }
   if (failed_ || gate_.is_closed() || offset + length > size_bytes()) {
     context_.journal.return_admission(payload.size());
     if (failed_) co_return std::unexpected(*failed_);
@@ -270,6 +277,11 @@ Task<Result<void>> Volume::flush() {
 
 Task<Result<void>> Volume::make_durable() {
   CO_TRY(co_await context_.journal.flush());
+  // What a killed daemon acknowledged and had not put into the log object is in the journal alone.
+  if (log_is_short_) {
+    CO_TRY(co_await commit());
+    log_is_short_ = false;
+  }
   if (head_.durability == static_cast<uint8_t>(Durability::kPool))
     CO_TRY(co_await write_log_object());
   if (failed_) co_return std::unexpected(*failed_);
@@ -323,6 +335,7 @@ void Volume::replay(const JournalRecord& record, JournalPlace place) {
   last_landed_ = std::max(last_landed_, record.sequence);
   if (record.sequence <= head_.journal_position || head_.owner != context_.journal.id()) return;
   active_.insert(record, place);
+  log_is_short_ = head_.durability == static_cast<uint8_t>(Durability::kPool);
 }
 
 namespace {

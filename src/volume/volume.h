@@ -144,7 +144,8 @@ class Volume : public WritableDisk, private JournalSink {
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
-  std::string unlogged_;  // scope pool: records not yet in the log object
+  bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
+  std::string unlogged_;       // scope pool: records not yet in the log object
 
   SharedMutex intake_;  // writes share it; rollback, resize and removal hold it alone
   Mutex commit_mutex_;
