@@ -327,6 +327,7 @@ Task<Result<void>> Journal::rescue(const Error& error) {
   const uint64_t keep_from = durable_;
   Result<void> outcome = co_await roll();
   if (outcome) {
+    files_.back()->last_sequence = keep_from;
     outcome = write_start(*files_.back(), keep_from);
   }
   for (size_t i = 0; i < old.size() && outcome; ++i) {

@@ -109,7 +109,8 @@ Task<Result<void>> Journal::roll() {
     if (next_ == nullptr) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
   }
-  CO_TRY(begin_file(std::move(next_), landed_));
+  // Not `landed_`: copies after a failed sync lie below it, and some records get none.
+  CO_TRY(begin_file(std::move(next_), full->last_sequence));
   if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();

@@ -80,7 +80,7 @@ TEST(Regression, WhatReplacesAFlushedWriteIsDurableBeforeItsFileIsRecycled) {
     ASSERT_TRUE(write(*host, v, 0, filled(kWrite, 3)));  // nothing needs the first file now
     std::vector<DiskExtent> extents;
     ASSERT_TRUE(host->run(v.disk->status(kMiB, 512, 1, extents)));  // a chance to recycle it
-    ASSERT_TRUE(write(*host, v, kMiB, filled(kWrite, 4)));  // fills the second
+    ASSERT_TRUE(write(*host, v, kMiB, filled(kWrite, 4)));          // fills the second
     sleep_ms(*host, 100);
     EXPECT_FALSE(flushed);
     disk.cut_power();
@@ -121,6 +121,34 @@ TEST(Regression, AWriteThatMeetsTheReleaseOfTheLeaseTakesItAgain) {
     EXPECT_TRUE(read(*host, v, 8192, 4096) == filled(4096, 3)) << "after " << steps << " events";
     v = {};
   }
+}
+
+// A failed sync leaves more than one file to be copied: the second copy's header claimed that the
+// log before it ended later than it did, and replay stopped there.
+TEST(Regression, CopiesAfterAFailedSyncMaySpanFiles) {
+  constexpr uint64_t kWrite = 60 * kKiB;
+  SimHostOptions options;
+  options.commit_bytes = options.quota_bytes = 64 * kMiB;
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk, options);
+    create(*host);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(kWrite, 1)));
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    disk.set_faults("/host/journal/slot-000000.wal", {.sync = sim::FaultCount::once()});
+    for (uint8_t i = 1; i < 8; ++i) ASSERT_TRUE(write(*host, v, i * kWrite, filled(kWrite, i + 1)));
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    EXPECT_TRUE(read(*host, v, 7 * kWrite, kWrite) == filled(kWrite, 8));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  auto host = start(disk, options);
+  OpenDisk v = open(*host);
+  for (uint8_t i = 0; i < 8; ++i)
+    EXPECT_EQ(read(*host, v, i * kWrite, 1)[0], static_cast<std::byte>(i + 1)) << "write " << +i;
+  v = {};
 }
 
 }  // namespace
