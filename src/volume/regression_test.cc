@@ -151,5 +151,72 @@ TEST(Regression, CopiesAfterAFailedSyncMaySpanFiles) {
   v = {};
 }
 
+// Scope `pool`: what was acknowledged before the daemon was killed was in no later flush's log.
+TEST(Regression, AFlushAfterARestartPutsEarlierWritesIntoThePool) {
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk);
+    create(*host, Durability::kPool);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  {
+    auto host = start(disk);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  // The host is lost with its journal; another one takes over.
+  SimHostOptions other;
+  other.journal.directory = "/other/journal";
+  other.journal.id_if_new.bytes[0] = std::byte{2};
+  auto host = start(disk, other);
+  OpenDisk v = open(*host);
+  Content got(4096);
+  EXPECT_FALSE(host->run(v.disk->read(0, got))) << "its newest content is elsewhere";
+  auto taken = host->run(host->volumes().takeover_volume("v", false));
+  ASSERT_TRUE(taken) << taken.error().message();
+  EXPECT_TRUE(read(*host, v, 0, 4096) == filled(4096, 1));
+  v = {};
+}
+
+// A volume that is dirty on another node is neither read, copied nor rolled back.
+TEST(Regression, AVolumeDirtyElsewhereIsLeftAlone) {
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk);
+    create(*host);
+    ASSERT_TRUE(host->run(host->volumes().create_snapshot("v", "s")));
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  SimHostOptions other;
+  other.journal.directory = "/other/journal";
+  other.journal.id_if_new.bytes[0] = std::byte{2};
+  {
+    auto host = start(disk, other);
+    OpenDisk v = open(*host);
+    Content got(4096);
+    EXPECT_FALSE(host->run(v.disk->read(0, got)));
+    v = {};
+    EXPECT_FALSE(host->run(host->volumes().create_image("i", "v")));
+    EXPECT_FALSE(host->run(host->volumes().rollback_volume("v", "s")));
+    EXPECT_FALSE(host->run(host->volumes().create_snapshot("v", "t")));
+    sleep_ms(*host, 15'000);  // nor does closing it when idle touch it
+  }
+  auto host = start(disk);
+  OpenDisk v = open(*host);
+  EXPECT_TRUE(read(*host, v, 0, 4096) == filled(4096, 1));
+  v = {};
+}
+
 }  // namespace
 }  // namespace squall

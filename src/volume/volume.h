@@ -92,6 +92,7 @@ class Volume : public WritableDisk, private JournalSink {
 
   const std::string& name() const { return name_; }
   const VolumeHead& head() const { return head_; }
+  const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }
@@ -145,6 +146,9 @@ class Volume : public WritableDisk, private JournalSink {
   WaitQueue commit_done_;
 
   std::string unlogged_;  // scope pool: records not yet in the log object
+  // Scope pool: the dirty map holds records of an earlier run, of which the log object may lack
+  // those that no flush asked for. The next flush commits them.
+  bool recovered_uncommitted_ = false;
 
   SharedMutex intake_;  // writes share it; rollback, resize and removal hold it alone
   Mutex commit_mutex_;

@@ -189,6 +189,7 @@ Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra
   if (outcome) {
     frozen_.clear();
     commit_error_.reset();
+    recovered_uncommitted_ = false;
     if (part > 0) {
       if (auto dropped = co_await context_.logs.drop_before(head_.id, part); !dropped)
         LOG_WARN("volume {}: {}", name_, dropped.error().message());
@@ -208,7 +209,10 @@ Task<Result<void>> Volume::commit() {
   co_await commit_mutex_.acquire();
   SemaphoreGuard guard(commit_mutex_);
   if (failed_) co_return std::unexpected(*failed_);
-  co_return co_await commit_locked({}, false, head_.size_bytes, nullptr);
+  CO_TRY(check_ours());
+  auto done = co_await commit_locked({}, false, head_.size_bytes, nullptr);
+  if (!done) commit_error_ = done.error();
+  co_return done;
 }
 
 void Volume::request_commit() {
@@ -284,6 +288,7 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   SemaphoreGuard guard(commit_mutex_);
   co_await head_mutex_.acquire();
   SemaphoreGuard head_guard(head_mutex_);
+  CO_TRY(check_ours());  // the journal position of another node's head counts in its journal
   VolumeHead head = head_;
   head.root = snapshot.root;
   head.root_height = snapshot.root_height;
@@ -294,6 +299,7 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   active_.clear();
   unlogged_.clear();
   commit_error_.reset();
+  recovered_uncommitted_ = false;
   if (failed_ && failed_->kind() == ErrorKind::kIo) failed_.reset();
   context_.journal.reclaim();
   commit_done_.wake_all();
@@ -329,6 +335,7 @@ Task<Result<void>> Volume::remove(std::vector<std::string> snapshots) {
 }
 
 Task<Result<void>> Volume::release() {
+  if (!check_ours()) co_return Result<void>{};
   CO_TRY(co_await commit());
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
