@@ -218,5 +218,21 @@ TEST(Regression, AVolumeDirtyElsewhereIsLeftAlone) {
   v = {};
 }
 
+TEST(Regression, TrafficOfStatelessVolumesIsCounted) {
+  sim::SimDisk disk(1);
+  auto host = start(disk);
+  CreateVolume request;
+  request.name = "v";
+  request.size_bytes = kSize;
+  request.stateless = true;
+  ASSERT_TRUE(host->run(host->volumes().create_volumes(request)));
+  OpenDisk v = open(*host);
+  ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+  v = {};
+  EXPECT_EQ(host->run(host->volumes().show_volume("v"))->bytes_written, 4096U);
+  sleep_ms(*host, 15'000);
+  EXPECT_EQ(host->run(host->volumes().show_volume("v"))->bytes_written, 4096U);
+}
+
 }  // namespace
 }  // namespace squall
