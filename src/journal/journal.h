@@ -173,13 +173,14 @@ class Journal {
 
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
-  Task<Result<void>> roll();
+  Task<Result<void>> roll(uint64_t previous_last_sequence);
   Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
   Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
   void prepare_next();
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
+  Task<void> sync_for_reclaim();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
@@ -194,7 +195,11 @@ class Journal {
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
   Task<Result<void>> rescue(const Error& error);
-  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry);
+  using CopyFiles = std::vector<std::pair<JournalFile*, uint64_t>>;  // and what comes before each
+  Task<Result<void>> copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old);
+  Task<Result<void>> begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies);
+  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry,
+                                 CopyFiles& copies);
 
   Reactor& reactor_;
   FileSystem& fs_;

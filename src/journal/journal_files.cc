@@ -99,18 +99,18 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   return started;
 }
 
-Task<Result<void>> Journal::roll() {
+Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   JournalFile* full = files_.back().get();
   full->sealed = true;
   next_error_.reset();
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
-    if (next_ == nullptr) co_await next_ready_.wait();
+    // The attempt may have failed before it ever suspended.
+    if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
   }
-  // Not `landed_`: copies after a failed sync lie below it, and some records get none.
-  CO_TRY(begin_file(std::move(next_), full->last_sequence));
+  CO_TRY(begin_file(std::move(next_), previous_last_sequence));
   if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();
@@ -177,7 +177,7 @@ void Journal::reclaim() {
     JournalFile& oldest = *files_.front();
     if (oldest.superseded_by == 0) oldest.superseded_by = landed_;
     if (oldest.unsynced || durable_ < oldest.superseded_by) {
-      if (!sync_running_ && !failed_) spawn(flush(), [](const Result<void>&) {});
+      if (!sync_running_ && !failed_) spawn(sync_for_reclaim());
       break;
     }
     auto file = std::move(files_.front());
@@ -194,6 +194,18 @@ void Journal::reclaim() {
     next_ready_.wake_all();
     admission_.wake_all();
   }
+}
+
+// Not flush(): a file may hold unsynced bytes when everything that landed is durable, such as one
+// that a daemon without a single write left behind.
+Task<void> Journal::sync_for_reclaim() {
+  auto pass = gate_.enter();
+  if (!pass || sync_running_) co_return;
+  sync_running_ = true;
+  if (auto synced = co_await sync_round(); !synced) LOG_WARN("{}", synced.error().message());
+  sync_running_ = false;
+  sync_done_.wake_all();
+  reclaim();
 }
 
 void Journal::close_file(JournalFile& file, bool remove) {

@@ -166,10 +166,10 @@ Result<HostVolumes::EntryRef> HostVolumes::find(const std::string& name) const {
 
 Result<std::shared_ptr<Volume>> HostVolumes::volume_of(const std::string& name,
                                                        const EntryRef& entry) {
+  if (entry->removed) return fail(ErrorKind::kNotFound, "volume {} was just removed", name);
   if (entry->head.stateless)
     return fail(ErrorKind::kUnsupported,
                 "volume {} is stateless: it has no snapshots, commits or rollback", name);
-  if (entry->removed) return fail(ErrorKind::kNotFound, "volume {} was removed", name);
   if (entry->disk == nullptr) {
     entry->disk =
         std::make_shared<Volume>(*context_, name, entry->head, entry->head_value, entry->counters);
@@ -179,7 +179,7 @@ Result<std::shared_ptr<Volume>> HostVolumes::volume_of(const std::string& name,
 }
 
 Result<std::shared_ptr<StatelessDisk>> HostVolumes::stateless_of(const EntryRef& entry) {
-  if (entry->removed) return fail(ErrorKind::kNotFound, "the volume was removed");
+  if (entry->removed) return fail(ErrorKind::kNotFound, "the volume was just removed");
   if (entry->stateless == nullptr) {
     const VolumeHead& head = entry->head;
     TRY_ASSIGN(

@@ -234,15 +234,14 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
   if (!lease_held_) CO_TRY(co_await acquire_lease());
   CO_TRY(co_await admit(payload.size()));
   if (!intake_.try_lock_shared()) co_await intake_.lock_shared();
-  while (!lease_held_) {  // released while this write waited
-    intake_.unlock_shared();
-    if (auto leased = co_await acquire_lease(); !leased) {
-      context_.journal.return_admission(payload.size());
-      co_return leased;
-    }
-    co_await intake_.lock_shared();
-  }
   SharedLock lock(intake_);
+  // The lease may have been given up while this write waited.
+  if (!lease_held_) {
+    if (auto taken = co_await acquire_lease(); !taken) {
+      context_.journal.return_admission(payload.size());
+      co_return taken;
+    }
+  }
   if (failed_ || gate_.is_closed() || offset + length > size_bytes()) {
     context_.journal.return_admission(payload.size());
     if (failed_) co_return std::unexpected(*failed_);
@@ -285,10 +284,13 @@ Task<Result<void>> Volume::flush() {
 
 Task<Result<void>> Volume::make_durable() {
   CO_TRY(co_await context_.journal.flush());
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool)) {
-    if (recovered_uncommitted_) CO_TRY(co_await commit());
-    CO_TRY(co_await write_log_object());
+  // What a killed daemon acknowledged and had not put into the log object is in the journal alone.
+  if (log_is_short_) {
+    CO_TRY(co_await commit());
+    log_is_short_ = false;
   }
+  if (head_.durability == static_cast<uint8_t>(Durability::kPool))
+    CO_TRY(co_await write_log_object());
   if (failed_) co_return std::unexpected(*failed_);
   co_return Result<void>{};
 }
@@ -340,7 +342,7 @@ void Volume::replay(const JournalRecord& record, JournalPlace place) {
   last_landed_ = std::max(last_landed_, record.sequence);
   if (record.sequence <= head_.journal_position || head_.owner != context_.journal.id()) return;
   active_.insert(record, place);
-  recovered_uncommitted_ = true;
+  log_is_short_ = head_.durability == static_cast<uint8_t>(Durability::kPool);
 }
 
 namespace {
@@ -373,7 +375,8 @@ Task<Result<void>> Volume::append_logged(uint64_t known) {
     for (const auto& bytes : held.back().appends) collect_logged(bytes, head_.id, known, found);
   }
   std::ranges::sort(found, {}, [](const LoggedRecord& r) { return r.record.sequence; });
-  if (!found.empty()) recovered_uncommitted_ = true;
+  // Under the numbers of another journal they would not be found again.
+  if (!found.empty()) log_is_short_ = true;
   uint64_t last = known;
   for (const LoggedRecord& r : found) {
     // An append that failed may have been written all the same, and again later.

@@ -145,10 +145,8 @@ class Volume : public WritableDisk, private JournalSink {
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
-  std::string unlogged_;  // scope pool: records not yet in the log object
-  // Scope pool: the dirty map holds records of an earlier run, of which the log object may lack
-  // those that no flush asked for. The next flush commits them.
-  bool recovered_uncommitted_ = false;
+  bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
+  std::string unlogged_;       // scope pool: records not yet in the log object
 
   SharedMutex intake_;  // writes share it; rollback, resize and removal hold it alone
   Mutex commit_mutex_;

@@ -189,7 +189,6 @@ Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra
   if (outcome) {
     frozen_.clear();
     commit_error_.reset();
-    recovered_uncommitted_ = false;
     if (part > 0) {
       if (auto dropped = co_await context_.logs.drop_before(head_.id, part); !dropped)
         LOG_WARN("volume {}: {}", name_, dropped.error().message());
@@ -299,7 +298,6 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   active_.clear();
   unlogged_.clear();
   commit_error_.reset();
-  recovered_uncommitted_ = false;
   if (failed_ && failed_->kind() == ErrorKind::kIo) failed_.reset();
   context_.journal.reclaim();
   commit_done_.wake_all();
