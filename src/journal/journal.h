@@ -133,7 +133,7 @@ class Journal {
   void reclaim();
 
   // Called (posted) when space runs low: the owner commits volumes, oldest first.
-  void set_pressure_handler(std::function<void()> handler) { on_pressure_ = std::move(handler); }
+  void set_pressure_handler(std::function<void()> handler);
   bool under_pressure() const;
   // Records at or below this sequence keep the oldest file from being recycled.
   uint64_t oldest_file_last_sequence() const;
@@ -181,6 +181,9 @@ class Journal {
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
   Task<void> sync_for_reclaim();
+  void call_for_commits();
+  std::string reserve_path() const { return config_.directory + "/RESERVE"; }
+  Result<void> keep_reserve();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
@@ -232,6 +235,8 @@ class Journal {
   WaitQueue admission_;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
+  bool reserve_kept_ = false;
+  bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
   JournalStats stats_;
