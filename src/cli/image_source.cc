@@ -149,15 +149,6 @@ Result<void> open_url(ImageSource& source, const std::string& text) {
 
 }  // namespace
 
-Error ImageSource::explain(const Error& error) const {
-  if (error.kind() == ErrorKind::kCancelled) return error;
-  for (const auto& helper : helpers) {
-    const std::string text = helper->error_text();
-    if (!text.empty()) return Error(error.kind(), fmt::format("{}: {}", error.message(), text));
-  }
-  return error;
-}
-
 NbdHelper::NbdHelper(ChildProcess child, std::string directory, std::string socket_path)
     : child_(std::move(child)),
       directory_(std::move(directory)),

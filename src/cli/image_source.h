@@ -48,9 +48,6 @@ struct ImageSource {
   bool can_reread = true;
   std::list<std::unique_ptr<NbdHelper>> helpers{};
   std::unique_ptr<BlockSource> blocks{};  // last: closed before the helpers
-
-  // `error`, with what a helper may have said about it.
-  Error explain(const Error& error) const;
 };
 
 Result<ImageSource> open_image_source(const std::string& source, const ImageSourceOptions& options,

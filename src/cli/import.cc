@@ -97,8 +97,7 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
                                                        options.store}));
   {
     Progress progress("import " + options.name, show);
-    const auto copied = copy_into(session, nbd_socket, *source.blocks, progress);
-    if (!copied) return std::unexpected(source.explain(copied.error()));
+    TRY(copy_into(session, nbd_socket, *source.blocks, progress));
   }
   TRY_ASSIGN(ImageInfo image, session.finish());
   if (!options.verify) return image;

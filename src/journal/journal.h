@@ -57,6 +57,9 @@ struct JournalFile {
   uint64_t last_sequence = 0;
   uint64_t live = 0;
   uint64_t pins = 0;
+  // Set when the file was first found without either: the record up to which the log must be
+  // durable before the file may go, because what replaced its content lies there.
+  uint64_t superseded_by = 0;
   bool unsynced = false;  // holds bytes that no sync has covered
   bool sealed = false;    // no more appends
   bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
@@ -170,7 +173,7 @@ class Journal {
 
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
-  Task<Result<void>> roll();
+  Task<Result<void>> roll(uint64_t previous_last_sequence);
   Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
   Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
@@ -192,7 +195,11 @@ class Journal {
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
   Task<Result<void>> rescue(const Error& error);
-  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry);
+  using CopyFiles = std::vector<std::pair<JournalFile*, uint64_t>>;  // and what comes before each
+  Task<Result<void>> copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old);
+  Task<Result<void>> begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies);
+  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry,
+                                 CopyFiles& copies);
 
   Reactor& reactor_;
   FileSystem& fs_;

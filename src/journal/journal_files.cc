@@ -90,6 +90,7 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
                                  uint64_t previous_last_sequence) {
   file->tail = journal_format::kFirstRecord;
   file->last_sequence = previous_last_sequence;
+  file->superseded_by = 0;
   file->entries.clear();
   file->sealed = file->poisoned = false;
   auto started = write_start(*file, previous_last_sequence);
@@ -98,17 +99,18 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   return started;
 }
 
-Task<Result<void>> Journal::roll() {
+Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   JournalFile* full = files_.back().get();
   full->sealed = true;
   next_error_.reset();
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
-    if (next_ == nullptr) co_await next_ready_.wait();
+    // The attempt may have failed before it ever suspended.
+    if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
   }
-  CO_TRY(begin_file(std::move(next_), landed_));
+  CO_TRY(begin_file(std::move(next_), previous_last_sequence));
   if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();
@@ -167,11 +169,14 @@ Task<void> Journal::finish_file(JournalFile* file) {
 
 // A file is recycled only once it is durable, although nothing in it is needed any more: after a
 // power cut it may still be found under its old number, and the log must not seem to end in it.
+// What replaced its content must be durable, too, or a power cut would take both.
 void Journal::reclaim() {
   if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
-    if (files_.front()->unsynced) {
+    JournalFile& oldest = *files_.front();
+    if (oldest.superseded_by == 0) oldest.superseded_by = landed_;
+    if (oldest.unsynced || durable_ < oldest.superseded_by) {
       if (!sync_running_ && !failed_) spawn(sync_for_reclaim());
       break;
     }
@@ -200,6 +205,7 @@ Task<void> Journal::sync_for_reclaim() {
   if (auto synced = co_await sync_round(); !synced) LOG_WARN("{}", synced.error().message());
   sync_running_ = false;
   sync_done_.wake_all();
+  reclaim();
 }
 
 void Journal::close_file(JournalFile& file, bool remove) {

@@ -212,6 +212,8 @@ Result<bool> Journal::replay_from_footer(JournalFile& file, uint64_t limit,
     ++stats_.replayed_records;
     visit(entry.record, {&file, entry.position + kRecordHeaderBytes});
   }
+  // A footer is written only when the log up to it is durable.
+  durable_ = std::max(durable_, file.last_sequence);
   return true;
 }
 
