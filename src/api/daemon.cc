@@ -136,6 +136,7 @@ class Data : public RestHost {
   // Takes no further connection and ends those there are.
   Task<void> close_exports() {
     if (nbd_ == nullptr) co_return;
+    if (volumes_ != nullptr) volumes_->refuse_writes();
     co_await nbd_->stop();
     nbd_.reset();
   }

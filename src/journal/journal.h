@@ -108,6 +108,10 @@ class Journal {
   // Appends need an admission of at least their size first; it is spent by the append.
   // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
   Task<Result<void>> admit(uint64_t payload_bytes);
+  // Ends every admit that waits, and all later ones, with kCancelled.
+  void refuse_admissions();
+  // Whether a writer waits in admit.
+  bool is_short_of_space() const { return !admission_.empty(); }
   // For copies of what the journal holds already: from the part kept back from admit.
   void admit_reserved(uint64_t payload_bytes);
   void return_admission(uint64_t payload_bytes);  // admitted, but not appended after all
@@ -233,6 +237,7 @@ class Journal {
 
   uint64_t admitted_bytes_ = 0;
   WaitQueue admission_;
+  bool refusing_ = false;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
   bool reserve_kept_ = false;

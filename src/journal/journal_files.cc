@@ -277,7 +277,8 @@ Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
   auto pass = gate_.enter();
   const uint64_t cost = admission_cost(payload_bytes);
   for (;;) {
-    if (!pass || gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (!pass || gate_.is_closed() || refusing_)
+      co_return fail(ErrorKind::kCancelled, "journal: stopping");
     if (failed_) co_return std::unexpected(*failed_);
     if (under_pressure()) call_for_commits();
     if (free_bytes() >= admitted_bytes_ + cost) break;
@@ -285,6 +286,11 @@ Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
   }
   admitted_bytes_ += cost;
   co_return Result<void>{};
+}
+
+void Journal::refuse_admissions() {
+  refusing_ = true;
+  admission_.wake_all();
 }
 
 void Journal::admit_reserved(uint64_t payload_bytes) {

@@ -413,6 +413,7 @@ Task<Result<VolumeInfo>> HostVolumes::takeover_volume(std::string name, bool los
                    name, entry->head.owner.to_string());
   CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
   CO_TRY(co_await disk->takeover());
+  CO_TRY(co_await disk->commit());
   co_return describe(name, *entry);
 }
 
