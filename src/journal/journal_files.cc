@@ -204,10 +204,14 @@ Task<void> Journal::finish_file(JournalFile* file) {
 // What replaced its content must be durable, too, or a power cut would take both.
 void Journal::reclaim() {
   if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
+  // All at once, so that one sync serves all.
+  for (size_t i = 0; i + 1 < files_.size(); ++i) {
+    JournalFile& file = *files_[i];
+    if (file.live == 0 && file.pins == 0 && file.superseded_by == 0) file.superseded_by = landed_;
+  }
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
-    JournalFile& oldest = *files_.front();
-    if (oldest.superseded_by == 0) oldest.superseded_by = landed_;
+    const JournalFile& oldest = *files_.front();
     if (oldest.unsynced || durable_ < oldest.superseded_by) {
       if (!sync_running_ && !failed_) spawn(sync_for_reclaim());
       break;

@@ -237,7 +237,9 @@ Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
 // ---- shared by the verbs ----
 
 void HostVolumes::refresh(Entry& entry) const {
-  if (entry.disk != nullptr) entry.head = entry.disk->head();
+  if (entry.disk == nullptr) return;
+  entry.head = entry.disk->head();
+  entry.head_value = entry.disk->head_value();
 }
 
 Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
@@ -359,6 +361,8 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   if (entry->stateless != nullptr && entry->clients == 0) {
     auto disk = std::exchange(entry->stateless, nullptr);
     co_await disk->close();
+    entry->counters.bytes_read += disk->bytes_read;
+    entry->counters.bytes_written += disk->bytes_written;
     co_return;
   }
   if (entry->disk == nullptr || entry->clients > 0 || entry->removed) co_return;
@@ -369,7 +373,6 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   }
   if (entry->clients > 0 || entry->disk->is_dirty() || entry->disk->holds_lease()) co_return;
   refresh(*entry);
-  entry->head_value = encode(entry->head);
   auto disk = std::exchange(entry->disk, nullptr);
   co_await disk->close();
 }

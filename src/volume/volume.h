@@ -92,6 +92,7 @@ class Volume : public WritableDisk, private JournalSink {
 
   const std::string& name() const { return name_; }
   const VolumeHead& head() const { return head_; }
+  const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }

@@ -212,7 +212,11 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
-  if (entry.stateless != nullptr) info.dirty_bytes = entry.stateless->scratch_bytes();
+  if (entry.stateless != nullptr) {
+    info.dirty_bytes = entry.stateless->scratch_bytes();
+    info.bytes_read += entry.stateless->bytes_read;
+    info.bytes_written += entry.stateless->bytes_written;
+  }
   return info;
 }
 
