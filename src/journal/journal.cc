@@ -267,6 +267,7 @@ Task<Result<void>> Journal::flush() {
     auto synced = co_await sync_round();
     sync_running_ = false;
     sync_done_.wake_all();
+    reclaim();
     if (!synced) co_return synced;
   }
   co_return Result<void>{};
@@ -296,7 +297,6 @@ Task<Result<void>> Journal::sync_round() {
     if (error != 0) file->poisoned = file->sealed = true;
     --file->pins;
   }
-  reclaim();
   if (error != 0) {
     co_return co_await rescue(Error::from_errno(
         error, fmt::format("journal: sync of {} failed; what was not durable is copied elsewhere",

@@ -57,6 +57,9 @@ struct JournalFile {
   uint64_t last_sequence = 0;
   uint64_t live = 0;
   uint64_t pins = 0;
+  // Set when the file was first found without either: the record up to which the log must be
+  // durable before the file may go, because what replaced its content lies there.
+  uint64_t superseded_by = 0;
   bool unsynced = false;  // holds bytes that no sync has covered
   bool sealed = false;    // no more appends
   bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
@@ -130,7 +133,7 @@ class Journal {
   void reclaim();
 
   // Called (posted) when space runs low: the owner commits volumes, oldest first.
-  void set_pressure_handler(std::function<void()> handler) { on_pressure_ = std::move(handler); }
+  void set_pressure_handler(std::function<void()> handler);
   bool under_pressure() const;
   // Records at or below this sequence keep the oldest file from being recycled.
   uint64_t oldest_file_last_sequence() const;
@@ -177,6 +180,10 @@ class Journal {
   void prepare_next();
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
+  Task<void> sync_for_reclaim();
+  void call_for_commits();
+  std::string reserve_path() const { return config_.directory + "/RESERVE"; }
+  Result<void> keep_reserve();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
@@ -228,6 +235,8 @@ class Journal {
   WaitQueue admission_;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
+  bool reserve_kept_ = false;
+  bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
   JournalStats stats_;

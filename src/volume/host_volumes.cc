@@ -95,16 +95,16 @@ Task<Result<void>> HostVolumes::open_journal() {
   // Volumes need the journal and the journal's replay needs volumes: kept apart by this list, whose
   // entries pin their files.
   std::vector<Replayed> replayed;
-  CO_TRY_ASSIGN(journal_, co_await Journal::open(
-                              reactor_, files_, config_.journal,
-                              [&](const JournalRecord& record, JournalPlace place) {
-                                const auto name = names_by_id_.find(record.volume_id);
-                                if (name == names_by_id_.end()) return;
-                                const Entry& entry = *volumes_.at(name->second);
-                                if (record.sequence <= entry.head.journal_position) return;
-                                ++place.file->pins;
-                                replayed.push_back({record, place});
-                              }));
+  CO_TRY_ASSIGN(journal_,
+                co_await Journal::open(reactor_, files_, config_.journal,
+                                       [&](const JournalRecord& record, JournalPlace place) {
+                                         const auto name = names_by_id_.find(record.volume_id);
+                                         if (name == names_by_id_.end()) return;
+                                         const Entry& entry = *volumes_.at(name->second);
+                                         if (record.sequence <= entry.head.journal_position) return;
+                                         ++place.file->pins;
+                                         replayed.push_back({record, place});
+                                       }));
   context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
                                    config_.commit_bytes, config_.quota_bytes,
                                    [this](uint64_t more) { return pool_has_room(more); }});
@@ -166,6 +166,7 @@ Result<HostVolumes::EntryRef> HostVolumes::find(const std::string& name) const {
 
 Result<std::shared_ptr<Volume>> HostVolumes::volume_of(const std::string& name,
                                                        const EntryRef& entry) {
+  if (entry->removed) return fail(ErrorKind::kNotFound, "volume {} was just removed", name);
   if (entry->head.stateless)
     return fail(ErrorKind::kUnsupported,
                 "volume {} is stateless: it has no snapshots, commits or rollback", name);
@@ -178,6 +179,7 @@ Result<std::shared_ptr<Volume>> HostVolumes::volume_of(const std::string& name,
 }
 
 Result<std::shared_ptr<StatelessDisk>> HostVolumes::stateless_of(const EntryRef& entry) {
+  if (entry->removed) return fail(ErrorKind::kNotFound, "the volume was just removed");
   if (entry->stateless == nullptr) {
     const VolumeHead& head = entry->head;
     TRY_ASSIGN(
@@ -235,7 +237,9 @@ Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
 // ---- shared by the verbs ----
 
 void HostVolumes::refresh(Entry& entry) const {
-  if (entry.disk != nullptr) entry.head = entry.disk->head();
+  if (entry.disk == nullptr) return;
+  entry.head = entry.disk->head();
+  entry.head_value = entry.disk->head_value();
 }
 
 Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
@@ -357,6 +361,8 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   if (entry->stateless != nullptr && entry->clients == 0) {
     auto disk = std::exchange(entry->stateless, nullptr);
     co_await disk->close();
+    entry->counters.bytes_read += disk->bytes_read;
+    entry->counters.bytes_written += disk->bytes_written;
     co_return;
   }
   if (entry->disk == nullptr || entry->clients > 0 || entry->removed) co_return;
@@ -367,7 +373,6 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   }
   if (entry->clients > 0 || entry->disk->is_dirty() || entry->disk->holds_lease()) co_return;
   refresh(*entry);
-  entry->head_value = encode(entry->head);
   auto disk = std::exchange(entry->disk, nullptr);
   co_await disk->close();
 }

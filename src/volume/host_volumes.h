@@ -124,6 +124,7 @@ class HostVolumes : public VolumeManager {
   };
   Result<Origin> resolve_origin(const std::string& from) const;
   Task<Result<void>> create_one(std::string name, VolumeHead head);
+  Task<Result<void>> resize_stateless(std::string name, EntryRef entry, uint64_t size_bytes);
   Task<Result<void>> put_image(std::string name, SnapshotHead head);
 
   Reactor& reactor_;

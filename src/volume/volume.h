@@ -95,6 +95,7 @@ class Volume : public WritableDisk, private JournalSink {
 
   const std::string& name() const { return name_; }
   const VolumeHead& head() const { return head_; }
+  const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }
@@ -146,7 +147,8 @@ class Volume : public WritableDisk, private JournalSink {
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
-  std::string unlogged_;  // scope pool: records not yet in the log object
+  bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
+  std::string unlogged_;       // scope pool: records not yet in the log object
 
   SharedMutex intake_;  // writes share it; rollback, resize and removal hold it alone
   Mutex commit_mutex_;
