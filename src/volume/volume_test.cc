@@ -416,9 +416,13 @@ TEST_F(VolumeTest, TakingOverFromALostNode) {
   options_.journal.directory = "/host/journal";
   options_.journal.id_if_new.bytes[0] = std::byte{1};
   start();
-  EXPECT_FALSE(write("host", 5, 1));
-  EXPECT_EQ(stamps("host")[1], 10);
-  EXPECT_EQ(stamps("pool")[3], 0) << "what the other node has not committed is not here";
+  for (const std::string name : {"host", "pool"}) {
+    EXPECT_FALSE(write(name, 5, 1));
+    Content block(kBlock);
+    const auto read = host_->run(open(name)->read(kBlock, block));
+    ASSERT_FALSE(read) << "what the other node has not committed is not here";
+    EXPECT_EQ(read.error().kind(), ErrorKind::kFenced);
+  }
 }
 
 // ---- crashes inside verbs ----
