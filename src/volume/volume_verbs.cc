@@ -145,6 +145,7 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     co_await entry->verbs->acquire();
     SemaphoreGuard guard(*entry->verbs);
     CO_TRY_ASSIGN(const auto disk, volume_of(from, entry));
+    CO_TRY(disk->check_ours());
     CO_TRY(co_await disk->commit());
     refresh(*entry);
     head.root = entry->head.root;
