@@ -416,7 +416,8 @@ Task<void> HostVolumes::commit_all_dirty() {
 }
 
 Task<void> HostVolumes::stop() {
-  // Whoever waits for the journal's space gets an error now: what they hold open is waited for below.
+  // Whoever waits for the journal's space gets an error now: what they hold open is waited for
+  // below.
   if (journal_ != nullptr) journal_->refuse_admissions();
   auto closed = gate_.close();
   reactor_.disarm(background_timer_);
