@@ -73,7 +73,7 @@ TEST(Config, ErrorsNameFileLineAndRemedy) {
 
 TEST(Config, WhatIsWrittenReadsBack) {
   Config config = Config::defaults(kPaths);
-  config.pool.directory = "/mnt/odd \"name\" \\ here";
+  config.pool.directory = "/mnt/odd \"name\" \\ \n here";
   config.journal_bytes = 1000 * kMiB;
   config.nbd_listen.push_back({.host = "127.0.0.1", .port = 10809});
   const auto read = parse_config(format_config(config), "squall.toml", kPaths);

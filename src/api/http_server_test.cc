@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <array>
+
 #include "api/client.h"
 #include "api/test_control_server.h"
 #include "base/random.h"
@@ -95,8 +97,7 @@ TEST_F(HttpLimits, ClosesTheSilentAndTheSlow) {
 }
 
 TEST_F(HttpLimits, BoundsTheNumberOfConnections) {
-  std::vector<int> held;
-  for (int i = 0; i < 4; ++i) held.push_back(connect());
+  const std::array held = {connect(), connect(), connect(), connect()};
   ::usleep(50'000);
   EXPECT_TRUE(has_status(exchange("", false), 503));
   for (const int fd : held) ::close(fd);

@@ -27,7 +27,7 @@ Result<uint64_t> parse_size(std::string_view text) {
                 text);
   };
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const std::string_view number = text.substr(0, digits);
+  const std::string number(text.substr(0, digits));
   const int power = power_of_suffix(text.substr(digits));
   if (number.empty() || power < 0) return bad();
   const auto scale = 1ULL << (10 * power);

@@ -3,8 +3,6 @@
 // same whole unit and no two slots the same unit: no order between them matters.
 #include "cli/block_copy.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -50,10 +48,7 @@ Result<void> wait_for(BlockEndpoint& a, BlockEndpoint* b = nullptr) {
   const PollInterest first = a.poll_interest();
   const PollInterest second = b == nullptr ? PollInterest{} : b->poll_interest();
   std::array<pollfd, 2> fds{{{first.fd, first.events, 0}, {second.fd, second.events, 0}}};
-  if (::poll(fds.data(), fds.size(), -1) < 0) {
-    if (errno != EINTR) return fail_errno(errno, "waiting for NBD replies");
-    return {};
-  }
+  TRY(poll_interruptibly(fds));
   if (fds[0].revents != 0) TRY(a.on_poll(fds[0].revents));
   if (fds[1].revents != 0) TRY(b->on_poll(fds[1].revents));
   return {};

@@ -48,6 +48,7 @@ Result<std::unique_ptr<NbdBlocks>> connect_helper(const NbdHelper& helper,
     (*blocks)->set_explanation([&helper] { return helper.error_text(); });
     return blocks;
   }
+  if (blocks.error().kind() == ErrorKind::kCancelled) return blocks;
   const std::string text = helper.error_text();
   if (text.empty()) return blocks;
   return fail(ErrorKind::kIo, "cannot open {}: {}", name, text);

@@ -72,6 +72,11 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
   TRY_ASSIGN(Client * client, context.client());
   TRY_ASSIGN(const StatusInfo status, client->status());
   const std::string& nbd_socket = status.node.nbd_socket;
+  // begin_import checks it too, but only after the source has been opened and perhaps spooled.
+  if (client->show_image(options.name)) {
+    return fail(ErrorKind::kExists, "image {} exists; remove it or choose another name",
+                options.name);
+  }
 
   TRY(check_destination(context, options));
 
@@ -99,10 +104,12 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
 
   Progress progress("verify " + options.name, show);
   if (Result<void> same = verify(nbd_socket, options.name, *source.blocks, progress); !same) {
-    Result<void> removed = client->remove_image(options.name);
+    const Result<void> removed = client->remove_image(options.name);
     return std::unexpected(same.error().wrap(
-        fmt::format("image {} is not what {} holds{}", options.name, source.description,
-                    removed ? " and was removed" : "; remove it")));
+        fmt::format("image {} {} {}{}", options.name,
+                    same.error().kind() == ErrorKind::kCorrupt ? "is not what is in"
+                                                               : "was not verified against",
+                    source.description, removed ? " and was removed" : "; remove it")));
   }
   return image;
 }

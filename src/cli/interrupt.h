@@ -2,6 +2,10 @@
 // that it can clean up; the second kills. System calls are interrupted (no SA_RESTART).
 #pragma once
 
+#include <poll.h>
+
+#include <span>
+
 #include "base/error.h"
 
 namespace squall {
@@ -9,5 +13,7 @@ namespace squall {
 void catch_interrupts();
 // kCancelled once a signal has come.
 Result<void> check_interrupt();
+// Polls until one of `fds` has something to say; kCancelled once a signal has come.
+Result<void> poll_interruptibly(std::span<pollfd> fds);
 
 }  // namespace squall

@@ -4,8 +4,10 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
+#include "cli/interrupt.h"
 
 namespace squall {
 
@@ -71,9 +73,10 @@ Result<std::unique_ptr<NbdBlocks>> NbdBlocks::connect(const std::string& socket_
   std::unique_ptr<NbdBlocks> blocks(new NbdBlocks(handle, std::move(name)));
   if (::nbd_set_export_name(handle, export_name.c_str()) != 0 ||
       ::nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 ||
-      ::nbd_connect_unix(handle, socket_path.c_str()) != 0) {
+      ::nbd_aio_connect_unix(handle, socket_path.c_str()) != 0) {
     return blocks->error("connecting to");
   }
+  TRY(blocks->progress_until([handle] { return ::nbd_aio_is_ready(handle) == 1; }));
   const int64_t size = ::nbd_get_size(handle);
   if (size < 0) return blocks->error("asking for the size of");
   blocks->size_bytes_ = static_cast<uint64_t>(size);
@@ -99,10 +102,12 @@ Result<std::vector<DataRun>> NbdBlocks::data_runs() {
     const uint64_t begin = reply.begin;
     const nbd_extent_callback callback{
         .callback = add_extents, .user_data = &reply, .free = nullptr};
-    if (::nbd_block_status(handle_, std::min(kStatusBytesMax, size_bytes_ - begin), begin, callback,
-                           0) != 0) {
+    Transfer transfer{.offset = begin};
+    if (::nbd_aio_block_status(handle_, std::min(kStatusBytesMax, size_bytes_ - begin), begin,
+                               callback, completion_of(transfer), 0) < 0) {
       return error("asking for the allocation of");
     }
+    TRY(finish(transfer, "asking for the allocation of"));
     if (reply.begin == begin) {
       return fail(ErrorKind::kIo, "the server of {} describes no extent at offset {}", name_,
                   begin);
@@ -130,8 +135,10 @@ Result<void> NbdBlocks::start_write(Transfer& transfer) {
 }
 
 Result<void> NbdBlocks::flush() {
-  if (::nbd_can_flush(handle_) == 1 && ::nbd_flush(handle_, 0) != 0) return error("flushing");
-  return {};
+  if (::nbd_can_flush(handle_) != 1) return {};
+  Transfer transfer;
+  if (::nbd_aio_flush(handle_, completion_of(transfer), 0) < 0) return error("flushing");
+  return finish(transfer, "flushing");
 }
 
 Result<void> NbdBlocks::disconnect() {
@@ -160,9 +167,30 @@ Result<void> NbdBlocks::on_poll(short revents) {
              (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) {
     result = ::nbd_aio_notify_write(handle_);
   }
-  if (result != 0 || ::nbd_aio_is_dead(handle_) == 1 || ::nbd_aio_is_closed(handle_) == 1) {
-    return error("talking to");
+  if (result != 0) return error("talking to");
+  if (::nbd_aio_is_dead(handle_) == 1 || ::nbd_aio_is_closed(handle_) == 1) {
+    return fail(ErrorKind::kIo, "the server of {} closed the connection", name_);
   }
+  return {};
+}
+
+template <class Done>
+Result<void> NbdBlocks::progress_until(Done is_done) {
+  while (!is_done()) {
+    const PollInterest interest = poll_interest();
+    std::array<pollfd, 1> fds{{{interest.fd, interest.events, 0}}};
+    TRY(poll_interruptibly(fds));
+    TRY(on_poll(fds[0].revents));
+  }
+  return {};
+}
+
+Result<void> NbdBlocks::finish(Transfer& transfer, std::string_view operation) {
+  Result<void> progressed = progress_until([&] { return transfer.done; });
+  // Until then libnbd would write to the caller's transfer.
+  if (!progressed) abandon();
+  TRY(std::move(progressed));
+  if (transfer.error != 0) return fail_errno(transfer.error, "{} {}", operation, name_);
   return {};
 }
 

@@ -1,5 +1,6 @@
 // An NBD export as an end of a copy, through libnbd's asynchronous calls. Both the daemon's own
-// disks and the formats that qemu-nbd opens are reached this way. One thread.
+// disks and the formats that qemu-nbd opens are reached this way. Every wait ends when Ctrl-C comes
+// (interrupt.h). One thread.
 #pragma once
 
 #include <functional>
@@ -40,6 +41,11 @@ class NbdBlocks : public BlockSource, public BlockSink {
  private:
   NbdBlocks(nbd_handle* handle, std::string name) : handle_(handle), name_(std::move(name)) {}
   std::unexpected<Error> error(std::string_view operation) const;
+  // Lets the connection go on until `is_done()`.
+  template <class Done>
+  Result<void> progress_until(Done is_done);
+  // Waits for one command; when that fails this endpoint is abandoned.
+  Result<void> finish(Transfer& transfer, std::string_view operation);
 
   nbd_handle* handle_;
   const std::string name_;

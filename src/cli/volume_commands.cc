@@ -94,7 +94,8 @@ void add_create(CLI::App& group, Context& context) {
   auto* from = command->add_option("--from", request->from, "IMAGE or VOLUME@SNAPSHOT to clone");
   auto* size = add_size(*command, "--size", request->size_bytes,
                         "Its size; needed without --from, else at least the parent's");
-  command->add_option("--count", request->count, "How many")->check(CLI::PositiveNumber);
+  auto* count =
+      command->add_option("--count", request->count, "How many")->check(CLI::PositiveNumber);
   add_parsed(*command, "--cache", request->cache, parse_cache_mode,
              "writeback (default), none, writethrough, directsync or unsafe");
   add_parsed(*command, "--durability", request->durability, parse_durability,
@@ -102,10 +103,12 @@ void add_create(CLI::App& group, Context& context) {
   command->add_flag("--stateless", request->stateless, "Forget what is written when it is closed");
   command->add_flag("--shared", request->shared, "Let several clients write at once");
   command->add_option("--store", request->store, "The store to prefer");
-  command->callback([&context, request, from, size] {
+  command->callback([&context, request, from, size, count] {
     if (from->empty() && size->empty()) {
       throw CLI::RequiredError("--from or --size", CLI::ExitCodes::RequiredError);
     }
+    // The API numbers the names only when there are several; a script's --count 1 means NAME-1.
+    if (!count->empty() && request->count == 1) request->name += "-1";
     context.run([&] { return create_volumes(context, *request); });
   });
 }

@@ -7,6 +7,7 @@ namespace squall {
 
 namespace {
 constexpr uint8_t kMajor = 1;
+constexpr uint8_t kMinor = 0;  // what this build reads
 constexpr uint8_t kOldestCompatibleMinor = 0;
 constexpr uint64_t kSeed = 0x636174616c6f67;  // "catalog"
 enum Kind : uint16_t { kVolume = 1, kSnapshot = 2, kNode = 3 };
@@ -29,9 +30,9 @@ Result<ConstBytes> open(std::string_view value, Kind kind, std::string_view what
   const ConstBytes covered = bytes.first(bytes.size() - 8);
   if (load_le<uint64_t>(bytes.data() + covered.size()) != checksum(covered, kSeed))
     return fail(ErrorKind::kCorrupt, "catalog value of a {} fails its checksum", what);
-  if (static_cast<uint8_t>(bytes[2]) != kMajor)
-    return fail(ErrorKind::kUnsupported, "{} has format {}, this build knows {}", what,
-                static_cast<int>(bytes[2]), kMajor);
+  if (static_cast<uint8_t>(bytes[2]) != kMajor || static_cast<uint8_t>(bytes[3]) > kMinor)
+    return fail(ErrorKind::kUnsupported, "{} has format {}.{}, this build knows {}.{}", what,
+                static_cast<int>(bytes[2]), static_cast<int>(bytes[3]), kMajor, kMinor);
   return covered.subspan(4);
 }
 

@@ -55,10 +55,10 @@ Result<FileHeader> decode_file_header(ConstBytes block) {
   ByteReader r(block);
   r.get<uint64_t>();
   const auto major = r.get<uint16_t>();
-  if (major != kMajor)
-    return fail(ErrorKind::kUnsupported, "journal format {} is not the {} this build knows", major,
-                kMajor);
-  r.get<uint16_t>();
+  const auto oldest = r.get<uint16_t>();
+  if (major != kMajor || oldest > kMinor)
+    return fail(ErrorKind::kUnsupported, "journal format {}.{} is not the {}.{} this build knows",
+                major, oldest, kMajor, kMinor);
   r.get<uint32_t>();
   FileHeader h;
   h.journal_id = r.get_uuid();

@@ -22,6 +22,7 @@
 namespace squall::journal_format {
 
 constexpr uint16_t kMajor = 1;
+constexpr uint16_t kMinor = 0;
 constexpr uint16_t kOldestCompatibleMinor = 0;
 constexpr uint64_t kBlock = 4096;
 constexpr uint64_t kFirstRecord = 2 * kBlock;  // offset in the file

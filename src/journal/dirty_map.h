@@ -72,6 +72,7 @@ class DirtyMap {
 
 template <class Visit>
 void DirtyMap::visit(uint64_t begin, uint64_t end, Visit&& visit) const {
+  if (begin >= end) return;
   auto it = entries_.upper_bound(begin);
   if (it != entries_.begin() && std::prev(it)->second.end > begin) --it;
   uint64_t at = begin;

@@ -111,7 +111,7 @@ Task<void> Journal::run_queue() {
     bool direct = false;
     std::vector<Pending*> batch = take_batch(direct);
     if (batch.empty()) {
-      if (auto rolled = co_await roll(); !rolled) {
+      if (auto rolled = co_await roll(files_.back()->last_sequence); !rolled) {
         Pending* first = queue_.front();
         queue_.pop_front();
         fail_batch({&first, 1}, rolled.error());
@@ -267,6 +267,7 @@ Task<Result<void>> Journal::flush() {
     auto synced = co_await sync_round();
     sync_running_ = false;
     sync_done_.wake_all();
+    reclaim();
     if (!synced) co_return synced;
   }
   co_return Result<void>{};
@@ -296,7 +297,6 @@ Task<Result<void>> Journal::sync_round() {
     if (error != 0) file->poisoned = file->sealed = true;
     --file->pins;
   }
-  reclaim();
   if (error != 0) {
     co_return co_await rescue(Error::from_errno(
         error, fmt::format("journal: sync of {} failed; what was not durable is copied elsewhere",
@@ -307,8 +307,8 @@ Task<Result<void>> Journal::sync_round() {
 }
 
 // After a failed sync, what the kernel says of those pages is worth nothing. Every record beyond
-// the durable part is read back, checked and written to a new file, whose header says that the log
-// before it ends at the durable part.
+// the durable part is read back, checked and written to new files, whose starts say that the log
+// before them ends at the durable part.
 Task<Result<void>> Journal::rescue(const Error& error) {
   LOG_ERROR("{}", error.message());
   while (writing_) co_await idle_.wait();
@@ -324,19 +324,7 @@ Task<Result<void>> Journal::rescue(const Error& error) {
     ++file->pins;
     old.push_back(file.get());
   }
-  const uint64_t keep_from = durable_;
-  Result<void> outcome = co_await roll();
-  if (outcome) {
-    outcome = write_start(*files_.back(), keep_from);
-  }
-  for (size_t i = 0; i < old.size() && outcome; ++i) {
-    const std::vector<IndexEntry> entries = old[i]->entries;
-    for (const IndexEntry& entry : entries) {
-      if (entry.record.sequence <= keep_from) continue;
-      outcome = co_await copy_record(*old[i], entry);
-      if (!outcome) break;
-    }
-  }
+  Result<void> outcome = co_await copy_beyond(durable_, old);
   const uint64_t end = landed_;
   for (auto& file : files_) {
     if (!outcome || !file->unsynced) continue;
@@ -363,7 +351,30 @@ Task<Result<void>> Journal::rescue(const Error& error) {
   co_return Result<void>{};
 }
 
-Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& entry) {
+// The starts that end the log before the copies come last, and the last file's first: whenever the
+// daemon is killed, either the old places count or complete copies do.
+Task<Result<void>> Journal::copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old) {
+  CopyFiles copies;
+  CO_TRY(co_await begin_copy_file(keep_from, copies));
+  for (JournalFile* file : old) {
+    const std::vector<IndexEntry> entries = file->entries;
+    for (const IndexEntry& entry : entries)
+      if (entry.record.sequence > keep_from) CO_TRY(co_await copy_record(*file, entry, copies));
+  }
+  for (auto it = copies.rbegin(); it != copies.rend(); ++it)
+    CO_TRY(write_start(*it->first, it->second));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Journal::begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies) {
+  CO_TRY(co_await roll(landed_));
+  files_.back()->last_sequence = previous_last_sequence;
+  copies.emplace_back(files_.back().get(), previous_last_sequence);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& entry,
+                                        CopyFiles& copies) {
   auto found = sinks_.find(entry.record.volume_id);
   if (found == sinks_.end()) co_return Result<void>{};
   const uint64_t size = record_bytes(entry.record.payload_bytes);
@@ -379,7 +390,8 @@ Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& ent
     found->second->lost(entry.record);
     co_return Result<void>{};
   }
-  if (!fits(*files_.back(), size, 1)) CO_TRY(co_await roll());
+  if (!fits(*files_.back(), size, 1))
+    CO_TRY(co_await begin_copy_file(files_.back()->last_sequence, copies));
   JournalFile& to = *files_.back();
   const ConstBytes payload =
       ConstBytes(bytes).subspan(kRecordHeaderBytes, entry.record.payload_bytes);

@@ -57,6 +57,9 @@ struct JournalFile {
   uint64_t last_sequence = 0;
   uint64_t live = 0;
   uint64_t pins = 0;
+  // Set when the file was first found without either: the record up to which the log must be
+  // durable before the file may go, because what replaced its content lies there.
+  uint64_t superseded_by = 0;
   bool unsynced = false;  // holds bytes that no sync has covered
   bool sealed = false;    // no more appends
   bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
@@ -105,6 +108,10 @@ class Journal {
   // Appends need an admission of at least their size first; it is spent by the append.
   // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
   Task<Result<void>> admit(uint64_t payload_bytes);
+  // Ends every admit that waits, and all later ones, with kCancelled.
+  void refuse_admissions();
+  // Whether a writer waits in admit.
+  bool is_short_of_space() const { return !admission_.empty(); }
   // For copies of what the journal holds already: from the part kept back from admit.
   void admit_reserved(uint64_t payload_bytes);
   void return_admission(uint64_t payload_bytes);  // admitted, but not appended after all
@@ -130,7 +137,7 @@ class Journal {
   void reclaim();
 
   // Called (posted) when space runs low: the owner commits volumes, oldest first.
-  void set_pressure_handler(std::function<void()> handler) { on_pressure_ = std::move(handler); }
+  void set_pressure_handler(std::function<void()> handler);
   bool under_pressure() const;
   // Records at or below this sequence keep the oldest file from being recycled.
   uint64_t oldest_file_last_sequence() const;
@@ -170,13 +177,17 @@ class Journal {
 
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
-  Task<Result<void>> roll();
+  Task<Result<void>> roll(uint64_t previous_last_sequence);
   Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
   Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
   void prepare_next();
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
+  Task<void> sync_for_reclaim();
+  void call_for_commits();
+  std::string reserve_path() const { return config_.directory + "/RESERVE"; }
+  Result<void> keep_reserve();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
@@ -191,7 +202,11 @@ class Journal {
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
   Task<Result<void>> rescue(const Error& error);
-  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry);
+  using CopyFiles = std::vector<std::pair<JournalFile*, uint64_t>>;  // and what comes before each
+  Task<Result<void>> copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old);
+  Task<Result<void>> begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies);
+  Task<Result<void>> copy_record(JournalFile& from, const journal_format::IndexEntry& entry,
+                                 CopyFiles& copies);
 
   Reactor& reactor_;
   FileSystem& fs_;
@@ -222,8 +237,11 @@ class Journal {
 
   uint64_t admitted_bytes_ = 0;
   WaitQueue admission_;
+  bool refusing_ = false;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
+  bool reserve_kept_ = false;
+  bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
   JournalStats stats_;

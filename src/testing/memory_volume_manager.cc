@@ -62,6 +62,7 @@ Task<Result<ImageInfo>> MemoryVolumeManager::create_image(std::string name, std:
 
 Task<Result<std::vector<ImageInfo>>> MemoryVolumeManager::list_images() {
   std::vector<ImageInfo> list;
+  list.reserve(images_.size());
   for (const auto& [name, image] : images_) list.push_back(image.info);
   co_return list;
 }
@@ -87,6 +88,7 @@ Task<Result<std::vector<VolumeInfo>>> MemoryVolumeManager::create_volumes(Create
     CO_TRY_ASSIGN(size_bytes, size_of(request.from));
   }
   std::vector<VolumeInfo> made;
+  made.reserve(request.count);
   for (uint64_t i = 1; i <= request.count; ++i) {
     VolumeInfo info;
     info.name = request.count == 1 ? request.name : fmt::format("{}-{}", request.name, i);
@@ -110,6 +112,7 @@ Task<Result<std::vector<VolumeInfo>>> MemoryVolumeManager::create_volumes(Create
 
 Task<Result<std::vector<VolumeInfo>>> MemoryVolumeManager::list_volumes() {
   std::vector<VolumeInfo> list;
+  list.reserve(volumes_.size());
   for (const auto& [name, volume] : volumes_) list.push_back(volume.info);
   co_return list;
 }
@@ -171,6 +174,7 @@ Task<Result<SnapshotInfo>> MemoryVolumeManager::create_snapshot(std::string volu
 Task<Result<std::vector<SnapshotInfo>>> MemoryVolumeManager::list_snapshots(std::string volume) {
   CO_TRY_ASSIGN(const Volume* found, find(volume));
   std::vector<SnapshotInfo> list;
+  list.reserve(found->snapshots.size());
   for (const auto& [name, snapshot] : found->snapshots) list.push_back(snapshot);
   co_return list;
 }
@@ -186,6 +190,7 @@ Task<Result<void>> MemoryVolumeManager::remove_snapshot(std::string volume, std:
 
 Task<Result<std::vector<DiskSummary>>> MemoryVolumeManager::list_disks() {
   std::vector<DiskSummary> list;
+  list.reserve(volumes_.size() + images_.size());
   for (const auto& [name, volume] : volumes_) {
     list.push_back({name, "volume", volume.info.size_bytes, false});
   }

@@ -26,7 +26,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
   HostVolumesConfig config;
   config.journal = options.journal;
-  config.journal.id_if_new.bytes[0] = std::byte{1};
+  if (config.journal.id_if_new.is_nil()) config.journal.id_if_new.bytes[0] = std::byte{1};
   config.scratch = {options.fast_scratch, "/host/scratch", options.fast_budget_bytes,
                     options.boot_id};
   config.host_name = "sim";

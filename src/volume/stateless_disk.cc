@@ -75,11 +75,14 @@ Result<void> StatelessDisk::open_files() {
   return {};
 }
 
+// The map's space is reserved before it is mapped: a store into a hole of a full file system would
+// kill the daemon. An open disk's map only grows.
 Result<void> StatelessDisk::map_states(uint64_t size_bytes) {
   const uint64_t bytes = kMapHeader + round_up(size_bytes, kBlockBytes) / kBlockBytes;
-  if (!map_.empty()) scratch_.files.unmap(map_);
-  map_ = {};
+  if (bytes <= map_.size()) return {};
   TRY(scratch_.files.truncate(map_handle_, bytes));
+  TRY(scratch_.files.allocate(map_handle_, bytes));
+  if (!map_.empty()) scratch_.files.unmap(std::exchange(map_, {}));
   TRY_ASSIGN(map_, scratch_.files.map(map_handle_, bytes));
   return {};
 }
@@ -328,24 +331,24 @@ Task<Result<void>> StatelessDisk::flush() {
 
 Task<Result<void>> StatelessDisk::resize(uint64_t size_bytes) {
   auto guard = co_await writes_.lock(0, ~uint64_t{0}, true);
-  if (size_bytes < size_bytes_) {
-    const uint64_t whole = round_up(size_bytes, kBlockBytes);
-    if (whole > size_bytes && size_bytes < size_bytes_) {
-      static const std::array<std::byte, kBlockBytes> kZeros{};
-      CO_TRY(co_await write_block_part(
-          size_bytes, ConstBytes(kZeros).first(std::min(whole, size_bytes_) - size_bytes)));
-    }
-    CO_TRY(co_await zero_blocks(whole / kBlockBytes,
-                                round_up(size_bytes_, kBlockBytes) / kBlockBytes));
+  const uint64_t old_bytes = size_bytes_;
+  const uint64_t old_blocks = round_up(old_bytes, kBlockBytes) / kBlockBytes;
+  const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
+  if (size_bytes <= old_bytes) {
+    size_bytes_ = size_bytes;
+    co_return co_await zero_blocks(blocks, old_blocks);
   }
-  const uint64_t before = round_up(size_bytes_, kBlockBytes) / kBlockBytes;
-  const uint64_t after = round_up(size_bytes, kBlockBytes) / kBlockBytes;
-  CO_TRY(map_states(std::max(size_bytes, size_bytes_)));
+  CO_TRY(map_states(size_bytes));
+  CO_TRY(scratch_.files.truncate(fast_, size_bytes));
+  CO_TRY(scratch_.files.truncate(overflow_, size_bytes));
   // What a shrink cut off, and what the parent has beyond the old end, reads as zeros.
-  for (uint64_t block = before; block < after; ++block) set_state(block, kZero);
-  CO_TRY(scratch_.files.truncate(fast_, std::max(size_bytes, size_bytes_)));
-  CO_TRY(scratch_.files.truncate(overflow_, std::max(size_bytes, size_bytes_)));
+  for (uint64_t block = old_blocks; block < blocks; ++block) set_state(block, kZero);
   size_bytes_ = size_bytes;
+  const uint64_t tail_end = std::min(size_bytes, old_blocks * kBlockBytes);
+  if (tail_end > old_bytes) {
+    static const std::array<std::byte, kBlockBytes> kZeros{};
+    CO_TRY(co_await write_block_part(old_bytes, ConstBytes(kZeros).first(tail_end - old_bytes)));
+  }
   co_return Result<void>{};
 }
 

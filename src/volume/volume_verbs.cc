@@ -145,6 +145,7 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     co_await entry->verbs->acquire();
     SemaphoreGuard guard(*entry->verbs);
     CO_TRY_ASSIGN(const auto disk, volume_of(from, entry));
+    CO_TRY(disk->check_ours());
     CO_TRY(co_await disk->commit());
     refresh(*entry);
     head.root = entry->head.root;
@@ -212,7 +213,11 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
-  if (entry.stateless != nullptr) info.dirty_bytes = entry.stateless->scratch_bytes();
+  if (entry.stateless != nullptr) {
+    info.dirty_bytes = entry.stateless->scratch_bytes();
+    info.bytes_read += entry.stateless->bytes_read;
+    info.bytes_written += entry.stateless->bytes_written;
+  }
   return info;
 }
 
@@ -344,19 +349,29 @@ Task<Result<VolumeInfo>> HostVolumes::resize_volume(std::string name, uint64_t s
     CO_TRY(co_await disk->resize(size_bytes));
     co_return describe(name, *entry);
   }
+  CO_TRY(co_await resize_stateless(name, entry, size_bytes));
+  co_return describe(name, *entry);
+}
+
+// Whatever the moment of a crash, the scratch files hold what the catalog's size promises: they
+// grow before the catalog says so, and lose what a shrink cuts off after it.
+Task<Result<void>> HostVolumes::resize_stateless(std::string name, EntryRef entry,
+                                                 uint64_t size_bytes) {
   CO_TRY_ASSIGN(const auto disk, stateless_of(entry));
   VolumeHead head = entry->head;
+  const bool shrinks = size_bytes < head.size_bytes;
   head.size_bytes = size_bytes;
   std::string value = encode(head);
   MetaTransaction transaction;
   transaction.partition = volume_partition(name);
   transaction.compares.push_back({std::string(kHeadKey), entry->head_value});
   transaction.puts.push_back({std::string(kHeadKey), value});
-  CO_TRY(co_await disk->resize(size_bytes));
+  if (!shrinks) CO_TRY(co_await disk->resize(size_bytes));
   CO_TRY(co_await meta_.commit(std::move(transaction)));
   entry->head = std::move(head);
   entry->head_value = std::move(value);
-  co_return describe(name, *entry);
+  if (shrinks) co_return co_await disk->resize(size_bytes);
+  co_return Result<void>{};
 }
 
 Task<Result<VolumeInfo>> HostVolumes::rollback_volume(std::string name, std::string snapshot) {
@@ -399,6 +414,7 @@ Task<Result<VolumeInfo>> HostVolumes::takeover_volume(std::string name, bool los
                    name, entry->head.owner.to_string());
   CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
   CO_TRY(co_await disk->takeover());
+  CO_TRY(co_await disk->commit());
   co_return describe(name, *entry);
 }
 

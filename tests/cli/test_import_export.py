@@ -228,6 +228,14 @@ class ImportExport(unittest.TestCase):
             self.assert_same(self.raw, target)
         self.assertEqual([n for n in os.listdir(self.directory) if "partial" in n], [])
 
+    def test_a_taken_name_is_refused_before_anything_is_read(self):
+        self.daemon.squall("image", "import", "taken", self.raw)
+        process = subprocess.Popen([binary("squall"), "image", "import", "taken", "-"],
+                                   env=self.daemon.environment, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(process.wait(30), 1)  # with stdin still open
+        self.assertIn("taken exists", process.communicate()[1])
+
     def test_bad_sources(self):
         with open(self.path("broken.qcow2"), "wb") as file:
             file.write(b"QFI\xfb\x00\x00\x00\x03" + bytes(5000))

@@ -80,6 +80,9 @@ class Verbs(unittest.TestCase):
         names = [v["name"] for v in self.daemon.json("volume", "list")]
         self.assertNotIn("n-30", names)
         self.daemon.squall("volume", "remove", *(f"n-{i}" for i in range(1, 26)))
+        made = self.daemon.json("volume", "create", "n", "--size", "1G", "--count", "1")
+        self.assertEqual([v["name"] for v in made], ["n-1"])
+        self.daemon.squall("volume", "remove", "n-1")
 
     def test_a_volume_in_use_is_not_removed_unless_forced(self):
         self.daemon.squall("volume", "create", "busy", "--size", "16M")

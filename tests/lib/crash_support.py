@@ -1,5 +1,6 @@
 """What the crash tests share: daemons with settings, stamped blocks, and checks of them."""
 
+import json
 import os
 import random
 import re
@@ -29,7 +30,8 @@ class ConfiguredDaemon(Daemon):
         for table, values in self.settings.items():
             for key, value in values.items():
                 pattern = rf'(\[{table}\]\n(?:[^\[].*\n)*?{key} = )[^\n]*'
-                text, count = re.subn(pattern, rf'\g<1>"{value}"', text)
+                literal = json.dumps(value)  # of a string or a list of strings: TOML, too
+                text, count = re.subn(pattern, rf"\g<1>{literal}", text)
                 assert count == 1, f"{table}.{key} is not in {path}"
         with open(path, "w") as file:
             file.write(text)

@@ -71,6 +71,32 @@ void join_equal_neighbours(std::vector<DiskExtent>& extents) {
   extents.resize(last + 1);
 }
 
+// Gives each sector that a run of zeros covers only in part to the data beside it. qemu-img counts
+// in sectors and takes one that begins with zeros for zeros altogether, so exact bytes would make
+// it lose data. The ends of the request itself stay where they are.
+void shrink_zeros_to_sectors(uint64_t begin, uint64_t end, std::vector<DiskExtent>& extents) {
+  constexpr uint64_t kSectorBytes = 512;
+  std::vector<DiskExtent> shrunk;
+  uint64_t at = begin;
+  for (const DiskExtent& extent : extents) {
+    const uint64_t extent_end = at + extent.length;
+    uint64_t from = at;
+    uint64_t to = extent_end;
+    if (extent.zero) {
+      if (from != begin) from = round_up(from, kSectorBytes);
+      if (to != end) to = round_down(to, kSectorBytes);
+      if (from >= to) from = to = extent_end;
+    }
+    if (from > at) shrunk.push_back({from - at, false, false});
+    if (to > from) shrunk.push_back({to - from, extent.hole, extent.zero});
+    if (extent_end > to) shrunk.push_back({extent_end - to, false, false});
+    at = extent_end;
+  }
+  // The list may stop before the end of the request; the next one is to begin at a sector.
+  if (!shrunk.back().zero) shrunk.back().length += std::min(round_up(at, kSectorBytes), end) - at;
+  extents = std::move(shrunk);
+}
+
 }  // namespace
 
 Transmission::Transmission(const Context& context, Receiver& receiver, const Session& session)
@@ -291,7 +317,9 @@ Task<Result<void>> Transmission::block_status(const Request& request, Reply& rep
   std::vector<DiskExtent> extents;
   CO_TRY(co_await session_.disk.disk->status(request.offset, request.length, max, extents));
   CHECK(!extents.empty() && extents.size() <= max);
+  shrink_zeros_to_sectors(request.offset, request.offset + request.length, extents);
   join_equal_neighbours(extents);
+  extents.resize(std::min(extents.size(), max));
   encode_status_chunk(request.cookie, kAllocationContextId, static_cast<uint32_t>(extents.size()),
                       reply.extend_headers(kStatusChunkBytes));
   for (const DiskExtent& extent : extents) {
