@@ -55,8 +55,9 @@ Result<std::vector<StoreInfo>> MemorySegmentStore::stores() {
 }
 
 Task<Result<void>> MemorySegmentStore::create(SegmentId id, const std::string& store) {
-  const std::string name =
-      store;  // NOLINT(performance-unnecessary-copy-initialization): outlives the caller's
+  // The caller's may be gone once this has waited.
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
+  const std::string name = store;
   CO_TRY(co_await begin(Call::kCreate, id));
   if (std::ranges::find(stores_, name) == stores_.end())
     co_return fail(ErrorKind::kNotFound, "there is no store '{}'", name);
