@@ -72,6 +72,14 @@ void raise_file_limit() {
   }
 }
 
+// Connections take at most half of the files that may be open: volumes, journal and pool must be
+// able to go on when clients crowd in.
+uint64_t connections_max(uint64_t wanted) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
+  return std::min<uint64_t>(wanted, limit.rlim_cur / 2);
+}
+
 // systemd's readiness protocol: one datagram to the socket it named.
 void notify_service_manager(std::string_view state) {
   const char* path = std::getenv("NOTIFY_SOCKET");
@@ -114,6 +122,7 @@ class Data : public RestHost {
     nbd::NbdConfig nbd_config;
     nbd_config.endpoints.push_back({.unix_path = paths_.nbd_socket()});
     for (const Endpoint& endpoint : config_.nbd_listen) nbd_config.endpoints.push_back(endpoint);
+    nbd_config.limits.connections_max = connections_max(nbd_config.limits.connections_max);
     nbd_ = std::make_unique<nbd::NbdServer>(reactor_, network_, *volumes_, admission_,
                                             std::move(nbd_config));
     if (Result<void> started = nbd_->start(); !started) {
@@ -127,6 +136,7 @@ class Data : public RestHost {
   // Takes no further connection and ends those there are.
   Task<void> close_exports() {
     if (nbd_ == nullptr) co_return;
+    if (volumes_ != nullptr) volumes_->refuse_writes();
     co_await nbd_->stop();
     nbd_.reset();
   }

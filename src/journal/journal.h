@@ -108,6 +108,10 @@ class Journal {
   // Appends need an admission of at least their size first; it is spent by the append.
   // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
   Task<Result<void>> admit(uint64_t payload_bytes);
+  // Ends every admit that waits, and all later ones, with kCancelled.
+  void refuse_admissions();
+  // Whether a writer waits in admit.
+  bool is_short_of_space() const { return !admission_.empty(); }
   // For copies of what the journal holds already: from the part kept back from admit.
   void admit_reserved(uint64_t payload_bytes);
   void return_admission(uint64_t payload_bytes);  // admitted, but not appended after all
@@ -133,7 +137,7 @@ class Journal {
   void reclaim();
 
   // Called (posted) when space runs low: the owner commits volumes, oldest first.
-  void set_pressure_handler(std::function<void()> handler) { on_pressure_ = std::move(handler); }
+  void set_pressure_handler(std::function<void()> handler);
   bool under_pressure() const;
   // Records at or below this sequence keep the oldest file from being recycled.
   uint64_t oldest_file_last_sequence() const;
@@ -181,6 +185,9 @@ class Journal {
   Task<void> prepare_next_task();
   Task<void> finish_file(JournalFile* file);
   Task<void> sync_for_reclaim();
+  void call_for_commits();
+  std::string reserve_path() const { return config_.directory + "/RESERVE"; }
+  Result<void> keep_reserve();
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
@@ -230,8 +237,11 @@ class Journal {
 
   uint64_t admitted_bytes_ = 0;
   WaitQueue admission_;
+  bool refusing_ = false;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
+  bool reserve_kept_ = false;
+  bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
   JournalStats stats_;

@@ -122,28 +122,60 @@ void Journal::prepare_next() {
   if (preparing_next_ || next_ != nullptr || gate_.is_closed()) return;
   // One beyond the limit is allowed when nothing else can give the tail a place.
   if (spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
-    if (on_pressure_ && !pressure_posted_) {
-      pressure_posted_ = true;
-      reactor_.post([this, pass = gate_.enter()] {
-        pressure_posted_ = false;
-        if (pass) on_pressure_();
-      });
-    }
+    call_for_commits();
     return;
   }
   preparing_next_ = true;
   spawn(prepare_next_task());
 }
 
+void Journal::call_for_commits() {
+  if (!on_pressure_ || pressure_posted_) return;
+  pressure_posted_ = true;
+  reactor_.post([this, pass = gate_.enter()] {
+    pressure_posted_ = false;
+    if (pass) on_pressure_();
+  });
+}
+
+void Journal::set_pressure_handler(std::function<void()> handler) {
+  on_pressure_ = std::move(handler);
+  if (next_error_) call_for_commits();
+}
+
+// A start needs one new file before anything can be recycled, so the space of one is set apart
+// while there is some: a daemon must come up again on a disk that has filled up.
+Result<void> Journal::keep_reserve() {
+  if (reserve_kept_) return {};
+  TRY_ASSIGN(const int handle, fs_.open(reserve_path(), {.write = true, .create = true}));
+  auto allocated = fs_.allocate(handle, config_.file_bytes);
+  fs_.close(handle);
+  if (!allocated) {
+    if (auto removed = fs_.remove(reserve_path()); !removed)
+      LOG_WARN("journal: {}", removed.error().message());
+    return std::unexpected(allocated.error().wrap("journal: no space for its reserve"));
+  }
+  reserve_kept_ = true;
+  return {};
+}
+
 Task<void> Journal::prepare_next_task() {
   auto pass = gate_.enter();
-  auto file = co_await prepare_file();
+  Result<std::unique_ptr<JournalFile>> file;
+  if (auto kept = spares_.empty() ? keep_reserve() : Result<void>{}; kept) {
+    file = co_await prepare_file();
+  } else {
+    file = std::unexpected(kept.error());
+  }
   preparing_next_ = false;
   if (file) {
     next_ = std::move(*file);
+    next_failing_ = false;
   } else {
-    LOG_WARN("{}", file.error().message());
+    // Once, not with every write that is refused.
+    if (!std::exchange(next_failing_, true)) LOG_WARN("{}", file.error().message());
     next_error_ = file.error();
+    call_for_commits();  // what they free is recycled
   }
   next_ready_.wake_all();
 }
@@ -172,10 +204,14 @@ Task<void> Journal::finish_file(JournalFile* file) {
 // What replaced its content must be durable, too, or a power cut would take both.
 void Journal::reclaim() {
   if (gate_.is_closed()) return;  // references vanish with their owners now, not with their data
+  // All at once, so that one sync serves all.
+  for (size_t i = 0; i + 1 < files_.size(); ++i) {
+    JournalFile& file = *files_[i];
+    if (file.live == 0 && file.pins == 0 && file.superseded_by == 0) file.superseded_by = landed_;
+  }
   bool freed = false;
   while (files_.size() > 1 && files_.front()->live == 0 && files_.front()->pins == 0) {
-    JournalFile& oldest = *files_.front();
-    if (oldest.superseded_by == 0) oldest.superseded_by = landed_;
+    const JournalFile& oldest = *files_.front();
     if (oldest.unsynced || durable_ < oldest.superseded_by) {
       if (!sync_running_ && !failed_) spawn(sync_for_reclaim());
       break;
@@ -183,8 +219,10 @@ void Journal::reclaim() {
     auto file = std::move(files_.front());
     files_.pop_front();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;
-    if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes) {
+    if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes ||
+        !reserve_kept_) {
       close_file(*file, true);
+      if (auto kept = keep_reserve(); !kept) LOG_WARN("{}", kept.error().message());
     } else {
       spares_.push_back(std::move(file));
     }
@@ -239,20 +277,20 @@ Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
   auto pass = gate_.enter();
   const uint64_t cost = admission_cost(payload_bytes);
   for (;;) {
-    if (!pass || gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (!pass || gate_.is_closed() || refusing_)
+      co_return fail(ErrorKind::kCancelled, "journal: stopping");
     if (failed_) co_return std::unexpected(*failed_);
-    if (under_pressure() && on_pressure_ && !pressure_posted_) {
-      pressure_posted_ = true;
-      reactor_.post([this, inner = gate_.enter()] {
-        pressure_posted_ = false;
-        if (inner) on_pressure_();
-      });
-    }
+    if (under_pressure()) call_for_commits();
     if (free_bytes() >= admitted_bytes_ + cost) break;
     co_await admission_.wait();
   }
   admitted_bytes_ += cost;
   co_return Result<void>{};
+}
+
+void Journal::refuse_admissions() {
+  refusing_ = true;
+  admission_.wake_all();
 }
 
 void Journal::admit_reserved(uint64_t payload_bytes) {

@@ -262,12 +262,19 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
     if (const int synced = co_await io_sync(reactor_, newest.cached_handle); synced < 0)
       co_return fail_errno(-synced, "journal: sync of {} failed", newest.path);
   }
-  CO_TRY_ASSIGN(auto file, co_await prepare_file());
+  auto prepared = co_await prepare_file();
+  if (!prepared && prepared.error().os_errno() == ENOSPC && fs_.exists(reserve_path())) {
+    LOG_WARN("{}; taking the reserve", prepared.error().message());
+    CO_TRY(fs_.remove(reserve_path()));
+    prepared = co_await prepare_file();
+  }
+  CO_TRY_ASSIGN(auto file, std::move(prepared));
   CO_TRY(begin_file(std::move(file), previous_last_sequence));
   JournalFile& current = *files_.back();
   current.unsynced = false;
   if (const int synced = co_await io_sync(reactor_, current.cached_handle); synced < 0)
     co_return fail_errno(-synced, "journal: sync of {} failed", current.path);
+  if (auto kept = keep_reserve(); !kept) LOG_WARN("{}", kept.error().message());
   reclaim();
   prepare_next();
   co_return Result<void>{};

@@ -55,7 +55,8 @@ Result<std::vector<StoreInfo>> MemorySegmentStore::stores() {
 }
 
 Task<Result<void>> MemorySegmentStore::create(SegmentId id, const std::string& store) {
-  const std::string name = store;  // NOLINT(performance-unnecessary-copy-initialization): outlives the caller's
+  const std::string name =
+      store;  // NOLINT(performance-unnecessary-copy-initialization): outlives the caller's
   CO_TRY(co_await begin(Call::kCreate, id));
   if (std::ranges::find(stores_, name) == stores_.end())
     co_return fail(ErrorKind::kNotFound, "there is no store '{}'", name);

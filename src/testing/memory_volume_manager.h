@@ -42,6 +42,7 @@ class MemoryVolumeManager final : public VolumeManager {
 
   Task<Result<std::vector<DiskSummary>>> list_disks() override;
   Task<Result<OpenDisk>> open_disk(std::string name) override;
+  void refuse_writes() override {}
   Task<void> stop() override;
 
  private:

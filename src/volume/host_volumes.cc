@@ -38,10 +38,11 @@ Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, F
        {host->config_.scratch.fast_directory, host->config_.scratch.overflow_directory})
     if (!directory.empty()) CO_TRY(files.make_directory_durably(directory));
   CO_TRY(co_await host->load_catalog());
-  CO_TRY(co_await host->open_journal());
-  if (auto recovered = co_await host->recover_logs(); !recovered) {
+  auto opened = co_await host->open_journal();
+  if (opened) opened = co_await host->recover_logs();
+  if (!opened) {
     co_await host->stop();
-    co_return std::unexpected(recovered.error());
+    co_return std::unexpected(opened.error());
   }
   spawn(host->background());
   co_return std::move(host);
@@ -237,7 +238,9 @@ Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
 // ---- shared by the verbs ----
 
 void HostVolumes::refresh(Entry& entry) const {
-  if (entry.disk != nullptr) entry.head = entry.disk->head();
+  if (entry.disk == nullptr) return;
+  entry.head = entry.disk->head();
+  entry.head_value = entry.disk->head_value();
 }
 
 Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
@@ -359,6 +362,8 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   if (entry->stateless != nullptr && entry->clients == 0) {
     auto disk = std::exchange(entry->stateless, nullptr);
     co_await disk->close();
+    entry->counters.bytes_read += disk->bytes_read;
+    entry->counters.bytes_written += disk->bytes_written;
     co_return;
   }
   if (entry->disk == nullptr || entry->clients > 0 || entry->removed) co_return;
@@ -369,7 +374,6 @@ Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
   }
   if (entry->clients > 0 || entry->disk->is_dirty() || entry->disk->holds_lease()) co_return;
   refresh(*entry);
-  entry->head_value = encode(entry->head);
   auto disk = std::exchange(entry->disk, nullptr);
   co_await disk->close();
 }
@@ -380,29 +384,41 @@ void HostVolumes::relieve_pressure() {
   spawn(relieve_pressure_task());
 }
 
-// Commits the volumes that hold the journal's oldest file; a volume that cannot commit has its
-// records moved out of the others' way.
+// Commits what is dirty until nobody waits for the journal's space; a volume that cannot commit has
+// its records moved out of the others' way.
 Task<void> HostVolumes::relieve_pressure_task() {
   auto pass = gate_.enter();
+  while (pass && !gate_.is_closed()) {
+    co_await commit_all_dirty();
+    journal_->reclaim();
+    if (!journal_->is_short_of_space() || gate_.is_closed()) break;
+    // Space comes with a sync, or when a disk has room again: not in a tight loop.
+    constexpr uint64_t kPauseNs = 50'000'000;
+    co_await sleep_ns(reactor_, kPauseNs);
+  }
+  relieving_ = false;
+}
+
+Task<void> HostVolumes::commit_all_dirty() {
   const JournalFile* oldest = journal_->oldest_file();
   std::vector<std::shared_ptr<Volume>> dirty;
   for (const auto& [name, entry] : volumes_)
     if (entry->disk != nullptr && entry->disk->is_dirty()) dirty.push_back(entry->disk);
   for (const auto& disk : dirty) {
-    if (!pass || gate_.is_closed()) break;
-    if (auto done = co_await disk->commit(); !done) {
-      LOG_WARN("journal is short of space and {}", done.error().message());
-      if (journal_->oldest_file() == oldest) {
-        if (auto moved = co_await disk->reappend_stragglers(); !moved)
-          LOG_WARN("{}", moved.error().message());
-      }
-    }
+    if (gate_.is_closed()) break;
+    auto done = co_await disk->commit();
+    if (done) continue;
+    LOG_WARN("journal is short of space and {}", done.error().message());
+    if (journal_->oldest_file() != oldest) continue;
+    if (auto moved = co_await disk->reappend_stragglers(); !moved)
+      LOG_WARN("{}", moved.error().message());
   }
-  journal_->reclaim();
-  relieving_ = false;
 }
 
 Task<void> HostVolumes::stop() {
+  // Whoever waits for the journal's space gets an error now: what they hold open is waited for
+  // below.
+  if (journal_ != nullptr) journal_->refuse_admissions();
   auto closed = gate_.close();
   reactor_.disarm(background_timer_);
   if (background_waiter_) std::exchange(background_waiter_, {}).resume();

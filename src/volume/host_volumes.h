@@ -65,6 +65,7 @@ class HostVolumes : public VolumeManager {
   Task<Result<std::vector<DiskSummary>>> list_disks() override;
   Task<Result<OpenDisk>> open_disk(std::string name) override;
   Task<void> stop() override;
+  void refuse_writes() override { journal_->refuse_admissions(); }
 
   const Journal& journal() const { return *journal_; }
 
@@ -105,6 +106,7 @@ class HostVolumes : public VolumeManager {
   Task<void> close_idle(std::string name, EntryRef entry);
   void relieve_pressure();
   Task<void> relieve_pressure_task();
+  Task<void> commit_all_dirty();
   bool pool_has_room(uint64_t more);
   Task<Result<uint64_t>> new_ids(uint64_t count);
   Result<void> check_new_name(const std::string& name) const;

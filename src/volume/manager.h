@@ -110,6 +110,8 @@ class VolumeManager : public DiskDirectory {
   virtual Task<Result<std::vector<SnapshotInfo>>> list_snapshots(std::string volume) = 0;
   virtual Task<Result<void>> remove_snapshot(std::string volume, std::string snapshot) = 0;
 
+  // Writers that wait for space get an error from now on, so that protocol servers can stop.
+  virtual void refuse_writes() = 0;
   // Ends background work and closes every disk; acknowledged writes stay in the journal.
   virtual Task<void> stop() = 0;
 };

@@ -80,7 +80,7 @@ TEST(Regression, WhatReplacesAFlushedWriteIsDurableBeforeItsFileIsRecycled) {
     ASSERT_TRUE(write(*host, v, 0, filled(kWrite, 3)));  // nothing needs the first file now
     std::vector<DiskExtent> extents;
     ASSERT_TRUE(host->run(v.disk->status(kMiB, 512, 1, extents)));  // a chance to recycle it
-    ASSERT_TRUE(write(*host, v, kMiB, filled(kWrite, 4)));  // fills the second
+    ASSERT_TRUE(write(*host, v, kMiB, filled(kWrite, 4)));          // fills the second
     sleep_ms(*host, 100);
     EXPECT_FALSE(flushed);
     disk.cut_power();
@@ -121,6 +121,117 @@ TEST(Regression, AWriteThatMeetsTheReleaseOfTheLeaseTakesItAgain) {
     EXPECT_TRUE(read(*host, v, 8192, 4096) == filled(4096, 3)) << "after " << steps << " events";
     v = {};
   }
+}
+
+// A failed sync leaves more than one file to be copied: the second copy's header claimed that the
+// log before it ended later than it did, and replay stopped there.
+TEST(Regression, CopiesAfterAFailedSyncMaySpanFiles) {
+  constexpr uint64_t kWrite = 60 * kKiB;
+  SimHostOptions options;
+  options.commit_bytes = options.quota_bytes = 64 * kMiB;
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk, options);
+    create(*host);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(kWrite, 1)));
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    disk.set_faults("/host/journal/slot-000000.wal", {.sync = sim::FaultCount::once()});
+    for (uint8_t i = 1; i < 8; ++i) ASSERT_TRUE(write(*host, v, i * kWrite, filled(kWrite, i + 1)));
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    EXPECT_TRUE(read(*host, v, 7 * kWrite, kWrite) == filled(kWrite, 8));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  auto host = start(disk, options);
+  OpenDisk v = open(*host);
+  for (uint8_t i = 0; i < 8; ++i)
+    EXPECT_EQ(read(*host, v, i * kWrite, 1)[0], static_cast<std::byte>(i + 1)) << "write " << +i;
+  v = {};
+}
+
+// Scope `pool`: what was acknowledged before the daemon was killed was in no later flush's log.
+TEST(Regression, AFlushAfterARestartPutsEarlierWritesIntoThePool) {
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk);
+    create(*host, Durability::kPool);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  {
+    auto host = start(disk);
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(host->run(v.writer->flush()));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  // The host is lost with its journal; another one takes over.
+  SimHostOptions other;
+  other.journal.directory = "/other/journal";
+  other.journal.id_if_new.bytes[0] = std::byte{2};
+  auto host = start(disk, other);
+  OpenDisk v = open(*host);
+  Content got(4096);
+  EXPECT_FALSE(host->run(v.disk->read(0, got))) << "its newest content is elsewhere";
+  auto taken = host->run(host->volumes().takeover_volume("v", false));
+  ASSERT_TRUE(taken) << taken.error().message();
+  EXPECT_TRUE(read(*host, v, 0, 4096) == filled(4096, 1));
+  v = {};
+}
+
+// A volume that is dirty on another node is neither read, copied nor rolled back.
+TEST(Regression, AVolumeDirtyElsewhereIsLeftAlone) {
+  sim::SimDisk disk(1);
+  {
+    auto host = start(disk);
+    create(*host);
+    ASSERT_TRUE(host->run(host->volumes().create_snapshot("v", "s")));
+    OpenDisk v = open(*host);
+    ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+    disk.kill_process();
+    v = {};
+  }
+  disk.restart();
+  SimHostOptions other;
+  other.journal.directory = "/other/journal";
+  other.journal.id_if_new.bytes[0] = std::byte{2};
+  {
+    auto host = start(disk, other);
+    OpenDisk v = open(*host);
+    Content got(4096);
+    EXPECT_FALSE(host->run(v.disk->read(0, got)));
+    v = {};
+    EXPECT_FALSE(host->run(host->volumes().create_image("i", "v")));
+    EXPECT_FALSE(host->run(host->volumes().rollback_volume("v", "s")));
+    EXPECT_FALSE(host->run(host->volumes().create_snapshot("v", "t")));
+    sleep_ms(*host, 15'000);  // nor does closing it when idle touch it
+  }
+  auto host = start(disk);
+  OpenDisk v = open(*host);
+  EXPECT_TRUE(read(*host, v, 0, 4096) == filled(4096, 1));
+  v = {};
+}
+
+TEST(Regression, TrafficOfStatelessVolumesIsCounted) {
+  sim::SimDisk disk(1);
+  auto host = start(disk);
+  CreateVolume request;
+  request.name = "v";
+  request.size_bytes = kSize;
+  request.stateless = true;
+  ASSERT_TRUE(host->run(host->volumes().create_volumes(request)));
+  OpenDisk v = open(*host);
+  ASSERT_TRUE(write(*host, v, 0, filled(4096, 1)));
+  v = {};
+  EXPECT_EQ(host->run(host->volumes().show_volume("v"))->bytes_written, 4096U);
+  sleep_ms(*host, 15'000);
+  EXPECT_EQ(host->run(host->volumes().show_volume("v"))->bytes_written, 4096U);
 }
 
 }  // namespace

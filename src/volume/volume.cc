@@ -99,6 +99,7 @@ Task<Result<void>> Volume::read_sparse(uint64_t offset, Bytes to,
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
   if (failed_) co_return std::unexpected(*failed_);
+  CO_TRY(check_ours());
   if (offset + to.size() > size_bytes())
     co_return fail(ErrorKind::kInvalid, "volume {}: read beyond its end", name_);
   counters_.bytes_read += to.size();
@@ -132,6 +133,8 @@ Task<Result<void>> Volume::status(uint64_t offset, uint64_t length, size_t max_e
                                   std::vector<DiskExtent>& extents) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
+  if (failed_) co_return std::unexpected(*failed_);
+  CO_TRY(check_ours());
   const IndexRoot root = root_;
   const ReadPlan plan(*this, offset, offset + length);
   for (const auto& step : plan.steps) {
@@ -211,9 +214,10 @@ Task<Result<void>> Volume::acquire_lease() {
 
 Task<Result<void>> Volume::admit(uint64_t bytes) {
   while (dirty_bytes() + bytes > context_.quota_bytes && is_dirty()) {
+    if (gate_.is_closed()) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
+    if (failed_) co_return std::unexpected(*failed_);
     request_commit();
     co_await commit_done_.wait();
-    if (gate_.is_closed()) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
     if (commit_error_ && dirty_bytes() + bytes > context_.quota_bytes)
       co_return std::unexpected(commit_error_->wrap(
           fmt::format("volume {}: its journal quota is full and it cannot be committed", name_)));
@@ -241,6 +245,7 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
   if (failed_ || gate_.is_closed() || offset + length > size_bytes()) {
     context_.journal.return_admission(payload.size());
     if (failed_) co_return std::unexpected(*failed_);
+    if (gate_.is_closed()) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
     co_return fail(ErrorKind::kInvalid, "volume {}: request beyond its end", name_);
   }
   const bool direct = cache_mode() == CacheMode::kNone || cache_mode() == CacheMode::kDirectsync;
@@ -249,7 +254,9 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
       co_await context_.journal.append(type, head_.id, epoch, offset, length, payload,
                                        direct ? JournalPath::kDirect : JournalPath::kCached);
   if (!sequence) co_return std::unexpected(sequence.error());
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool)) {
+  // `unsafe` never writes the log object: its flushes promise nothing.
+  if (head_.durability == static_cast<uint8_t>(Durability::kPool) &&
+      cache_mode() != CacheMode::kUnsafe) {
     std::array<std::byte, journal_format::kRecordHeaderBytes> header;
     journal_format::encode_record_header(
         {type, static_cast<uint32_t>(payload.size()), *sequence, head_.id, epoch, offset, length},
@@ -368,6 +375,8 @@ Task<Result<void>> Volume::append_logged(uint64_t known) {
     for (const auto& bytes : held.back().appends) collect_logged(bytes, head_.id, known, found);
   }
   std::ranges::sort(found, {}, [](const LoggedRecord& r) { return r.record.sequence; });
+  // Under the numbers of another journal they would not be found again.
+  if (!found.empty()) log_is_short_ = true;
   uint64_t last = known;
   for (const LoggedRecord& r : found) {
     // An append that failed may have been written all the same, and again later.

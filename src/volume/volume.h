@@ -69,6 +69,9 @@ class Volume : public WritableDisk, private JournalSink {
   void replay(const JournalRecord& record, JournalPlace place);
   // Start-up, scope `pool`: appends what the log object has beyond the journal.
   Task<Result<void>> recover_log();
+  // kFenced where another node's journal may hold what the pool does not: neither may anything be
+  // written, nor is the root what the guest last saw.
+  Result<void> check_ours() const;
   // Becomes the owner of a volume whose node is gone.
   Task<Result<void>> takeover();
 
@@ -92,6 +95,7 @@ class Volume : public WritableDisk, private JournalSink {
 
   const std::string& name() const { return name_; }
   const VolumeHead& head() const { return head_; }
+  const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }
@@ -109,7 +113,6 @@ class Volume : public WritableDisk, private JournalSink {
 
   // volume.cc
   CacheMode cache_mode() const { return static_cast<CacheMode>(head_.cache_mode); }
-  Result<void> check_ours() const;
   Task<Result<void>> append_logged(uint64_t known);
   Task<Result<void>> acquire_lease();
   Task<Result<void>> admit(uint64_t bytes);

@@ -208,7 +208,10 @@ Task<Result<void>> Volume::commit() {
   co_await commit_mutex_.acquire();
   SemaphoreGuard guard(commit_mutex_);
   if (failed_) co_return std::unexpected(*failed_);
-  co_return co_await commit_locked({}, false, head_.size_bytes, nullptr);
+  CO_TRY(check_ours());
+  auto done = co_await commit_locked({}, false, head_.size_bytes, nullptr);
+  if (!done) commit_error_ = done.error();
+  co_return done;
 }
 
 void Volume::request_commit() {
@@ -284,6 +287,7 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   SemaphoreGuard guard(commit_mutex_);
   co_await head_mutex_.acquire();
   SemaphoreGuard head_guard(head_mutex_);
+  CO_TRY(check_ours());  // the journal position of another node's head counts in its journal
   VolumeHead head = head_;
   head.root = snapshot.root;
   head.root_height = snapshot.root_height;
@@ -329,6 +333,7 @@ Task<Result<void>> Volume::remove(std::vector<std::string> snapshots) {
 }
 
 Task<Result<void>> Volume::release() {
+  if (!check_ours()) co_return Result<void>{};
   CO_TRY(co_await commit());
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);

@@ -145,6 +145,7 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     co_await entry->verbs->acquire();
     SemaphoreGuard guard(*entry->verbs);
     CO_TRY_ASSIGN(const auto disk, volume_of(from, entry));
+    CO_TRY(disk->check_ours());
     CO_TRY(co_await disk->commit());
     refresh(*entry);
     head.root = entry->head.root;
@@ -212,7 +213,11 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
-  if (entry.stateless != nullptr) info.dirty_bytes = entry.stateless->scratch_bytes();
+  if (entry.stateless != nullptr) {
+    info.dirty_bytes = entry.stateless->scratch_bytes();
+    info.bytes_read += entry.stateless->bytes_read;
+    info.bytes_written += entry.stateless->bytes_written;
+  }
   return info;
 }
 
@@ -409,6 +414,7 @@ Task<Result<VolumeInfo>> HostVolumes::takeover_volume(std::string name, bool los
                    name, entry->head.owner.to_string());
   CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
   CO_TRY(co_await disk->takeover());
+  CO_TRY(co_await disk->commit());
   co_return describe(name, *entry);
 }
 

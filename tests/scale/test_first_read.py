@@ -12,7 +12,7 @@ from workload import median, snapshot_lineage, write_blocks
 from squall_daemon import Daemon
 
 CHUNK = 64 * KIB
-CLONES = int(os.environ.get("SQUALL_DEPTH", "200"))
+CLONES = int(os.environ.get("SQUALL_DEPTH", "100"))
 
 
 def main():

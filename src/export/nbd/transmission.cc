@@ -92,6 +92,8 @@ void shrink_zeros_to_sectors(uint64_t begin, uint64_t end, std::vector<DiskExten
     if (extent_end > to) shrunk.push_back({extent_end - to, false, false});
     at = extent_end;
   }
+  // The list may stop before the end of the request; the next one is to begin at a sector.
+  if (!shrunk.back().zero) shrunk.back().length += std::min(round_up(at, kSectorBytes), end) - at;
   extents = std::move(shrunk);
 }
 
