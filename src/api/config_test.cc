@@ -68,6 +68,7 @@ TEST(Config, ErrorsNameFileLineAndRemedy) {
   EXPECT_NE(error_of("nbd = 3").find("write it as [nbd]"), std::string::npos);
   EXPECT_NE(error_of("pool = \"rados:vms\"").find("write file:DIR"), std::string::npos);
   EXPECT_NE(error_of("pool = ").find("squall.toml:1: not valid TOML"), std::string::npos);
+  EXPECT_NE(error_of("[~x]").find("squall.toml:1: not valid TOML"), std::string::npos);
   EXPECT_NE(error_of("pol = \"file:/x\"").find("no such setting"), std::string::npos);
 }
 

@@ -74,6 +74,14 @@ TEST_F(Rest, NamesThatNeedEscapingStayOneElement) {
   EXPECT_EQ(client_.show_volume("").error().kind(), ErrorKind::kNotFound);
 }
 
+TEST_F(Rest, WhatIsNotUtf8DoesNotBreakTheAnswer) {
+  EXPECT_EQ(client_.show_volume("\xff\xc3\xa4\xed\xa0\x80").error().message(),
+            "volume ?\xc3\xa4??? does not exist");
+  const auto session = client_.begin_import({"i", 4096, "caf\xe9.raw", ""});
+  ASSERT_TRUE(session);
+  EXPECT_EQ(client_.finish_import(session->id)->source, "caf?.raw");
+}
+
 TEST_F(Rest, StatusAndNodes) {
   const auto status = client_.status();
   ASSERT_TRUE(status) << status.error().message();

@@ -149,6 +149,40 @@ void describe(auto& v, ErrorBody& x) {
 
 // Encoding.
 
+// The length of the UTF-8 sequence that `text` begins with; 0 when it is none.
+size_t utf8_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return 1;
+  const size_t length = lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  // Overlong forms, surrogates, beyond U+10FFFF.
+  if ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0) ||
+      (lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) >= 0x90)) {
+    return 0;
+  }
+  return length;
+}
+
+// JSON is UTF-8; file names and what clients send may be anything. Other bytes become '?'.
+std::string valid_utf8(std::string_view text) {
+  std::string valid;
+  valid.reserve(text.size());
+  while (!text.empty()) {
+    const size_t length = utf8_length(text);
+    if (length == 0) {
+      valid += '?';
+    } else {
+      valid += text.substr(0, length);
+    }
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return valid;
+}
+
 template <class T>
 json::value to_json(const T& value);
 template <class T>
@@ -174,7 +208,9 @@ template <class T>
 json::value to_json(const T& value) {
   if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability>) {
     return json::value(to_string(value));
-  } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, std::string>) {
+  } else if constexpr (std::same_as<T, std::string>) {
+    return json::value(valid_utf8(value));
+  } else if constexpr (std::is_arithmetic_v<T>) {
     return json::value(value);
   } else {
     Encoder encoder;
