@@ -85,6 +85,7 @@ Result<FleetStatus> FleetManager::up(const FleetRequest& request, const UpOption
   TRY_ASSIGN(FleetRecord record, define(request, undo));
   std::vector<Watch> watches;
   auto run = [&]() -> Result<void> {
+    TRY(launcher_.prepare(record.spec));
     TRY(create_volumes(record, undo, timing));
     TRY(options.check_interrupt());
     TRY(start_vms(record, options, watches, timing, undo));

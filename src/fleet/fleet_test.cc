@@ -56,6 +56,7 @@ class FakeVolumes : public FleetVolumes {
 // VMs that write their console at once, or never.
 class FakeLauncher : public Launcher {
  public:
+  Result<void> prepare(const FleetSpec&) override { return {}; }
   Result<void> start(const VmDefinition& vm) override {
     if (fails.contains(vm.name)) return fail(ErrorKind::kIo, "{} does not start", vm.name);
     if (running.contains(vm.name)) return fail(ErrorKind::kBusy, "{} runs", vm.name);

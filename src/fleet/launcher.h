@@ -25,6 +25,9 @@ enum class StopHow {
 class Launcher {
  public:
   virtual ~Launcher() = default;
+  // What is found out once and not at the expense of the first VM's boot time. start() does
+  // without.
+  virtual Result<void> prepare(const FleetSpec& fleet) = 0;
   // Returns when the VM runs (its guest has hardly begun to boot). kBusy when it runs already.
   virtual Result<void> start(const VmDefinition& vm) = 0;
   virtual bool is_running(const VmDefinition& vm) = 0;

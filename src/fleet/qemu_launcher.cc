@@ -63,6 +63,11 @@ bool QemuLauncher::is_running(const VmDefinition& vm) {
   return pid_file_holder(places(vm).pid_file).has_value();
 }
 
+Result<void> QemuLauncher::prepare(const FleetSpec& fleet) {
+  TRY(choose_accelerator(fleet.accelerator));
+  return {};
+}
+
 Result<void> QemuLauncher::start(const VmDefinition& vm) {
   const QemuPlaces at = places(vm);
   if (is_running(vm)) return fail(ErrorKind::kBusy, "VM {} runs already", vm.name);

@@ -18,6 +18,7 @@ class QemuLauncher : public Launcher {
   QemuLauncher(std::string run_dir, std::string nbd_socket)
       : run_dir_(std::move(run_dir)), nbd_socket_(std::move(nbd_socket)) {}
 
+  Result<void> prepare(const FleetSpec& fleet) override;
   Result<void> start(const VmDefinition& vm) override;
   bool is_running(const VmDefinition& vm) override;
   void stop(const VmDefinition& vm, StopHow how) override;
