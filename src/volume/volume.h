@@ -125,8 +125,7 @@ class Volume : public WritableDisk, private JournalSink {
 
   // volume_commit.cc
   Task<void> commit_in_background();
-  Task<Result<void>> commit_locked(std::vector<MetaTransaction::Put> extra, bool even_if_clean,
-                                   uint64_t size_bytes, SnapshotHead* snapshot);
+  Task<Result<void>> commit_locked(bool even_if_clean, uint64_t size_bytes, SnapshotHead* snapshot);
   Task<Result<IndexRoot>> build_root(uint64_t size_bytes);
   Task<Result<void>> publish(VolumeHead head, std::vector<MetaTransaction::Put> extra);
 

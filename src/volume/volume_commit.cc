@@ -149,8 +149,7 @@ Task<Result<IndexRoot>> Volume::build_root(uint64_t size_bytes) {
 }
 
 // The caller holds commit_mutex_. `snapshot`, when given, receives the published root.
-Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra,
-                                         bool even_if_clean, uint64_t size_bytes,
+Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes,
                                          SnapshotHead* snapshot) {
   if (active_.empty() && !even_if_clean) co_return Result<void>{};
   CO_TRY(check_ours());
@@ -165,8 +164,8 @@ Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra
   CHECK(frozen_.empty());
   frozen_.swap(active_);
   const uint64_t position = std::max(last_landed_, head_.journal_position);
-  auto work = [](Volume& self, uint64_t position, uint64_t size_bytes, SnapshotHead* snapshot,
-                 std::vector<MetaTransaction::Put> extra) -> Task<Result<void>> {
+  auto work = [](Volume& self, uint64_t position, uint64_t size_bytes,
+                 SnapshotHead* snapshot) -> Task<Result<void>> {
     CO_TRY_ASSIGN(const IndexRoot root, co_await self.build_root(size_bytes));
     co_await self.head_mutex_.acquire();
     SemaphoreGuard guard(self.head_mutex_);
@@ -175,6 +174,7 @@ Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra
     head.root_height = root.height;
     head.journal_position = position;
     head.size_bytes = size_bytes;
+    std::vector<MetaTransaction::Put> extra;
     if (snapshot != nullptr) {
       snapshot->root = root.address;
       snapshot->root_height = root.height;
@@ -185,7 +185,7 @@ Task<Result<void>> Volume::commit_locked(std::vector<MetaTransaction::Put> extra
     self.root_ = root;
     co_return Result<void>{};
   };
-  Result<void> outcome = co_await work(*this, position, size_bytes, snapshot, std::move(extra));
+  Result<void> outcome = co_await work(*this, position, size_bytes, snapshot);
   if (outcome) {
     frozen_.clear();
     commit_error_.reset();
@@ -209,7 +209,7 @@ Task<Result<void>> Volume::commit() {
   SemaphoreGuard guard(commit_mutex_);
   if (failed_) co_return std::unexpected(*failed_);
   CO_TRY(check_ours());
-  auto done = co_await commit_locked({}, false, head_.size_bytes, nullptr);
+  auto done = co_await commit_locked(false, head_.size_bytes, nullptr);
   if (!done) commit_error_ = done.error();
   co_return done;
 }
@@ -247,7 +247,7 @@ Task<Result<SnapshotHead>> Volume::snapshot(std::string snapshot, uint64_t id) {
   head.created_s = context_.reactor.wall_clock_s();
   head.source = snapshot;
   head.store = head_.store;
-  CO_TRY(co_await commit_locked({}, true, head_.size_bytes, &head));
+  CO_TRY(co_await commit_locked(true, head_.size_bytes, &head));
   co_return head;
 }
 
@@ -275,7 +275,7 @@ Task<Result<void>> Volume::resize(uint64_t size_bytes) {
   co_await commit_mutex_.acquire();
   SemaphoreGuard guard(commit_mutex_);
   if (failed_) co_return std::unexpected(*failed_);
-  co_return co_await commit_locked({}, true, size_bytes, nullptr);
+  co_return co_await commit_locked(true, size_bytes, nullptr);
 }
 
 Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
