@@ -7,9 +7,12 @@ namespace squall {
 
 namespace {
 constexpr uint8_t kMajor = 1;
-constexpr uint8_t kMinor = 0;  // what this build reads
+constexpr uint8_t kMinor = 1;  // what this build reads
 constexpr uint8_t kOldestCompatibleMinor = 0;
 constexpr uint64_t kSeed = 0x636174616c6f67;  // "catalog"
+// The flags, which values of 1.0 did not have.
+constexpr uint8_t kLost = 1;
+constexpr uint8_t kNotDeduplicated = 2;
 enum Kind : uint16_t { kVolume = 1, kSnapshot = 2, kNode = 3 };
 
 ByteWriter begin(Kind kind) {
@@ -36,6 +39,10 @@ Result<ConstBytes> open(std::string_view value, Kind kind, std::string_view what
   return covered.subspan(4);
 }
 
+uint8_t get_flags(ByteReader& r) {
+  return r.ok() && r.left() > 0 ? r.get<uint8_t>() : 0;
+}
+
 template <class T>
 Result<T> checked(const ByteReader& r, T&& head, std::string_view what) {
   if (!r.ok()) return fail(ErrorKind::kCorrupt, "catalog value of a {} is cut short", what);
@@ -50,6 +57,7 @@ std::string encode(const VolumeHead& h) {
   w.put(h.created_s).put(h.cache_mode).put(h.durability);
   w.put<uint8_t>(h.stateless).put<uint8_t>(h.shared);
   w.put_string(h.parent).put_string(h.store);
+  w.put<uint8_t>((h.lost ? kLost : 0) | (h.deduplicate ? 0 : kNotDeduplicated));
   return finish(w);
 }
 
@@ -72,6 +80,9 @@ Result<VolumeHead> decode_volume_head(std::string_view value) {
   h.shared = r.get<uint8_t>() != 0;
   h.parent = r.get_string();
   h.store = r.get_string();
+  const uint8_t flags = get_flags(r);
+  h.lost = (flags & kLost) != 0;
+  h.deduplicate = (flags & kNotDeduplicated) == 0;
   if (h.cache_mode > 4 || h.durability > 1)
     return fail(ErrorKind::kUnsupported, "volume has a cache mode or durability not known here");
   return checked(r, std::move(h), "volume");
@@ -81,6 +92,7 @@ std::string encode(const SnapshotHead& h) {
   ByteWriter w = begin(kSnapshot);
   w.put(h.id).put(h.root.raw()).put(h.root_height).put(h.size_bytes).put(h.created_s);
   w.put_string(h.source).put_string(h.store);
+  w.put<uint8_t>(h.deduplicate ? 0 : kNotDeduplicated);
   return finish(w);
 }
 
@@ -95,6 +107,7 @@ Result<SnapshotHead> decode_snapshot_head(std::string_view value) {
   h.created_s = r.get<int64_t>();
   h.source = r.get_string();
   h.store = r.get_string();
+  h.deduplicate = (get_flags(r) & kNotDeduplicated) == 0;
   return checked(r, std::move(h), "snapshot or image");
 }
 

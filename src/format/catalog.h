@@ -28,6 +28,8 @@ struct VolumeHead {
   bool shared = false;
   std::string parent;
   std::string store;
+  bool lost = false;  // acknowledged data is gone for good: EIO until a rollback
+  bool deduplicate = true;
   bool operator==(const VolumeHead&) const = default;
 };
 
@@ -40,6 +42,7 @@ struct SnapshotHead {
   int64_t created_s = 0;
   std::string source;  // images: what it was made from
   std::string store;
+  bool deduplicate = true;  // clones inherit it
   bool operator==(const SnapshotHead&) const = default;
 };
 

@@ -28,7 +28,9 @@ VolumeHead sample_volume() {
           .stateless = true,
           .shared = true,
           .parent = "debian@clean",
-          .store = "nvme"};
+          .store = "nvme",
+          .lost = true,
+          .deduplicate = false};
 }
 SnapshotHead sample_snapshot() {
   return {.id = 77,
@@ -37,7 +39,8 @@ SnapshotHead sample_snapshot() {
           .size_bytes = 4ULL << 30,
           .created_s = 1700000001,
           .source = "debian.qcow2",
-          .store = "default"};
+          .store = "default",
+          .deduplicate = false};
 }
 NodeHead sample_node() {
   return {.journal_id = *Uuid::parse("00112233-4455-4677-8899-aabbccddeeff"),
@@ -97,14 +100,15 @@ TEST(CatalogFormat, ANewerMajorIsRefusedAndLaterFieldsAreSkipped) {
   ASSERT_TRUE(decode_volume_head(longer));
   EXPECT_EQ(*decode_volume_head(longer), sample_volume());
   const std::string newer_minor =
-      resealed(encode(sample_volume()), [](std::string& v) { v[3] = 1; });
+      resealed(encode(sample_volume()), [](std::string& v) { v[3] = 2; });
   ASSERT_FALSE(decode_volume_head(newer_minor));
   EXPECT_EQ(decode_volume_head(newer_minor).error().kind(), ErrorKind::kUnsupported);
 }
 
 TEST(CatalogFormat, ABodyThatIsCutShortIsRefusedThoughItsChecksumIsRight) {
   const size_t body = encode(sample_volume()).size() - 8;
-  for (size_t size = 4; size < body; ++size)
+  // Without its last byte, the flags, it is a value of 1.0.
+  for (size_t size = 4; size + 1 < body; ++size)
     EXPECT_FALSE(decode_volume_head(resealed(encode(sample_volume()), [&](std::string& v) {
       v.resize(size);
     }))) << size;
@@ -120,20 +124,35 @@ TEST(CatalogFormat, UnknownModesAreRefused) {
 }
 
 // Set SQUALL_WRITE_GOLDEN to make the files anew, after the format has changed on purpose.
+std::string read_golden(const std::string& name) {
+  std::ifstream file(SQUALL_SOURCE_DIR "/tests/golden/" + name, std::ios::binary);
+  EXPECT_TRUE(file) << name;
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 void check_golden(const std::string& name, const std::string& expected) {
-  const std::string path = SQUALL_SOURCE_DIR "/tests/golden/catalog_v1_0." + name;
   if (std::getenv("SQUALL_WRITE_GOLDEN") != nullptr)
-    std::ofstream(path, std::ios::binary) << expected;
-  std::ifstream file(path, std::ios::binary);
-  ASSERT_TRUE(file) << path;
-  const std::string golden{std::istreambuf_iterator<char>(file), {}};
-  EXPECT_TRUE(golden == expected) << "the bytes of a " << name << " head have changed";
+    std::ofstream(SQUALL_SOURCE_DIR "/tests/golden/" + name, std::ios::binary) << expected;
+  EXPECT_TRUE(read_golden(name) == expected) << "the bytes of " << name << " have changed";
 }
 
 TEST(CatalogFormat, Golden) {
-  check_golden("volume", encode(sample_volume()));
-  check_golden("snapshot", encode(sample_snapshot()));
-  check_golden("node", encode(sample_node()));
+  check_golden("catalog_v1_1.volume", encode(sample_volume()));
+  check_golden("catalog_v1_1.snapshot", encode(sample_snapshot()));
+  check_golden("catalog_v1_0.node", encode(sample_node()));
+}
+
+TEST(CatalogFormat, ValuesWithoutFlagsAreRead) {
+  VolumeHead volume = sample_volume();
+  volume.lost = false;
+  volume.deduplicate = true;
+  const auto old_volume = decode_volume_head(read_golden("catalog_v1_0.volume"));
+  ASSERT_TRUE(old_volume);
+  EXPECT_EQ(*old_volume, volume);
+  SnapshotHead snapshot = sample_snapshot();
+  snapshot.deduplicate = true;
+  const auto old_snapshot = decode_snapshot_head(read_golden("catalog_v1_0.snapshot"));
+  ASSERT_TRUE(old_snapshot);
+  EXPECT_EQ(*old_snapshot, snapshot);
 }
 
 }  // namespace
