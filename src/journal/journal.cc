@@ -142,6 +142,11 @@ void Journal::place(std::span<Pending*> batch, JournalFile& file, uint64_t posit
   file.tail = position;
 }
 
+void Journal::claim_durable(Pending& pending) const {
+  const uint64_t behind = pending.header.sequence - proven_;
+  pending.header.durable_behind = behind <= UINT32_MAX ? static_cast<uint32_t>(behind) : 0;
+}
+
 Result<void> Journal::write_cached(std::span<Pending*> batch) {
   JournalFile& file = *files_.back();
   const uint64_t start = file.tail;
@@ -161,6 +166,7 @@ Result<void> Journal::write_cached(std::span<Pending*> batch) {
   size_t count = 0;
   for (Pending* p : batch) {
     const Bytes out(headers, kRecordHeaderBytes);
+    claim_durable(*p);
     journal_format::encode_record_header(p->header, p->payload, file.seed, out);
     headers += kRecordHeaderBytes;
     iov[count++] = {out.data(), out.size()};
@@ -204,6 +210,7 @@ Task<Result<void>> Journal::write_direct(std::span<Pending*> batch) {
   AlignedBuffer buffer(padded);
   std::byte* at = buffer.data();
   for (Pending* p : batch) {
+    claim_durable(*p);
     journal_format::encode_record_header(p->header, p->payload, file.seed,
                                          Bytes(at, kRecordHeaderBytes));
     if (!p->payload.empty())
@@ -276,6 +283,7 @@ Task<Result<void>> Journal::flush() {
 // One sync of every file with unsynced bytes, oldest first. What landed before it is durable after.
 Task<Result<void>> Journal::sync_round() {
   const uint64_t end = landed_;
+  const uint64_t end_there = files_.back()->last_sequence;
   std::vector<JournalFile*> unsynced;
   for (auto& file : files_) {
     if (!file->unsynced) continue;
@@ -303,6 +311,7 @@ Task<Result<void>> Journal::sync_round() {
                            failed_path)));
   }
   durable_ = std::max(durable_, end);
+  proven_ = std::max(proven_, end_there);
   co_return Result<void>{};
 }
 
@@ -335,6 +344,7 @@ Task<Result<void>> Journal::rescue(const Error& error) {
   for (JournalFile* file : old) --file->pins;
   if (outcome) {
     durable_ = std::max(durable_, end);
+    proven_ = files_.back()->last_sequence;
   } else {
     failed_ = outcome.error().wrap(
         "journal: gave up after a failed sync; replace the disk, then restart squalld");

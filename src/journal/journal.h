@@ -178,6 +178,7 @@ class Journal {
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
   Task<Result<void>> roll(uint64_t previous_last_sequence);
+  Task<Result<void>> wipe_start(JournalFile& file);
   Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
   Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
@@ -198,6 +199,7 @@ class Journal {
   Task<void> run_queue();
   std::vector<Pending*> take_batch(bool& direct);
   void place(std::span<Pending*> batch, JournalFile& file, uint64_t position);
+  void claim_durable(Pending& pending) const;
   void land(std::span<Pending*> batch);
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
@@ -220,6 +222,9 @@ class Journal {
   uint64_t max_payload_bytes_ = 0;
   uint64_t landed_ = 0;
   uint64_t durable_ = 0;
+  // The last record that is durable and still there: what new records say of the log before them.
+  // Unlike durable_ never the number of a record that was given up.
+  uint64_t proven_ = 0;
 
   std::deque<std::unique_ptr<JournalFile>> files_;  // by number; the last one is current
   std::unique_ptr<JournalFile> next_;  // with a durable header: the file that a roll takes

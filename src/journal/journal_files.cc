@@ -48,6 +48,17 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
   co_return std::move(file);
 }
 
+// Before a recycled file gets another header: should a power cut tear that one, the file must not
+// look like one that held a log (see journal_scan.h).
+Task<Result<void>> Journal::wipe_start(JournalFile& file) {
+  const AlignedBuffer zeros(kBlock);
+  int result = co_await io_write(reactor_, file.cached_handle, zeros.bytes(), kBlock);
+  if (result >= 0) result = co_await io_sync(reactor_, file.cached_handle);
+  if (result >= 0) co_return Result<void>{};
+  close_file(file, true);
+  co_return fail_errno(-result, "journal: {} not wiped", file.path);
+}
+
 // A file with a number and a durable header: a spare if there is one, else a new one.
 Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   std::unique_ptr<JournalFile> file;
@@ -56,6 +67,7 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   } else {
     file = std::move(spares_.front());
     spares_.erase(spares_.begin());
+    CO_TRY(co_await wipe_start(*file));
   }
   file->header = {.journal_id = id_,
                   .generation = generation_,
