@@ -32,8 +32,8 @@ class MemoryRecordStore : public RecordStore {
   MemoryRecordStore(Reactor& reactor, Options options)
       : reactor_(reactor), options_(options), random_(options.seed) {}
 
-  Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                               const Placement& placement) override;
+  Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                               std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
   Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
