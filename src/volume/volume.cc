@@ -143,10 +143,8 @@ Task<Result<void>> Volume::status(uint64_t offset, uint64_t length, size_t max_e
   for (const auto& step : plan.steps) {
     if (extents.size() > max_extents) break;
     if (step.source == ReadPlan::Source::kBase) {
-      std::vector<DiskExtent> inner;
-      CO_TRY(
-          co_await base_status(context_.records, root, step.begin, step.end - step.begin, inner));
-      for (const DiskExtent& e : inner) append_extent(extents, e.length, e.hole, e.zero);
+      CO_TRY(co_await base_status(context_.records, root, step.begin, step.end - step.begin,
+                                  max_extents, extents));
     } else {
       const bool zero = step.source == ReadPlan::Source::kZero;
       append_extent(extents, step.end - step.begin, zero, zero);
