@@ -104,6 +104,7 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   file->last_sequence = previous_last_sequence;
   file->superseded_by = 0;
   file->entries.clear();
+  file->payloads.clear();
   file->sealed = file->poisoned = false;
   auto started = write_start(*file, previous_last_sequence);
   if (!started) file->sealed = file->poisoned = true;
@@ -230,6 +231,7 @@ void Journal::reclaim() {
     }
     auto file = std::move(files_.front());
     files_.pop_front();
+    file->payloads.clear();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;
     if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes ||
         !reserve_kept_) {
@@ -334,6 +336,7 @@ Task<void> Journal::stop() {
 Journal::~Journal() {
   for (auto& file : files_) close_file(*file, false);
   for (auto& file : spares_) close_file(*file, false);
+  for (auto& file : leftovers_) close_file(*file, false);
   if (next_ != nullptr) close_file(*next_, false);
   if (lock_handle_ >= 0) fs_.close(lock_handle_);
 }
