@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -81,16 +82,20 @@ struct JournalPlace {
 
 enum class JournalPath : uint8_t { kCached, kDirect };
 
-// A volume's side of the journal. Called in sequence order, from inside the journal: no suspension,
-// no calls back into it.
+// A volume's side of the journal. Called in sequence order, from inside the journal: no suspension
+// (but in record_loss), no calls back into it.
 class JournalSink {
  public:
   virtual ~JournalSink() = default;
   virtual void landed(const JournalRecord& record, JournalPlace place) = 0;
   // The record's bytes now lie at `place` instead.
   virtual void relocated(const JournalRecord& record, JournalPlace place) = 0;
-  // The record's bytes are gone (failed sync, page dropped): the volume must fail from now on.
-  virtual void lost(const JournalRecord& record) = 0;
+  // The record's bytes are gone (failed sync, page dropped). True when the volume needs them: it
+  // fails from now on.
+  virtual bool lost(const JournalRecord& record) = 0;
+  // After such losses: makes them known durably, before the journal hides the gap. Waits for
+  // nothing that may wait for the journal.
+  virtual Task<Result<void>> record_loss() = 0;
 };
 
 struct JournalStats {
@@ -207,21 +212,28 @@ class Journal {
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
-  // journal.cc: appends, syncs, reads
+  // journal_read.cc
   Task<Result<void>> read_verified(JournalFile& file, uint64_t position, Bytes to);
   Task<Result<void>> learn_payload(JournalFile& file, size_t payload);
   Error damaged(const JournalFile& file, uint64_t position);
+
+  // journal.cc: appends and syncs
   bool fits(const JournalFile& file, uint64_t bytes, uint64_t records) const;
   Result<void> write_cached(std::span<Pending*> batch);
   Task<Result<void>> write_direct(std::span<Pending*> batch);
   Task<void> run_queue();
   std::vector<Pending*> take_batch(bool& direct);
+  bool tail_is_owned() const { return writing_ || rescue_waits_; }
   void place(std::span<Pending*> batch, JournalFile& file, uint64_t position);
   void claim_durable(Pending& pending) const;
   void land(std::span<Pending*> batch);
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
-  Task<Result<void>> rescue(const Error& error);
+
+  // journal_rescue.cc
+  Task<Result<void>> rescue(Error error);
+  Task<void> take_the_tail();
+  void give_back_the_tail();
   using CopyFiles = std::vector<std::pair<JournalFile*, uint64_t>>;  // and what comes before each
   Task<Result<void>> copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old);
   Task<Result<void>> begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies);
@@ -252,7 +264,9 @@ class Journal {
   WaitQueue next_ready_;
 
   std::deque<Pending*> queue_;
-  bool writing_ = false;  // the queue's runner (or a rescue) owns the tail
+  bool writing_ = false;       // the queue's runner (or a rescue) owns the tail
+  bool rescue_waits_ = false;  // and will own it next
+  bool rescuing_ = false;
   WaitQueue idle_;
   bool sync_running_ = false;
   WaitQueue sync_done_;
@@ -267,6 +281,7 @@ class Journal {
   bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
+  std::set<uint64_t> volumes_with_losses_;  // during a rescue
   // Between open_existing and start_generation: what is wrong, and files that are not of the log.
   std::vector<JournalProblem> damage_;
   OpenedFiles leftovers_;

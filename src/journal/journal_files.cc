@@ -119,6 +119,7 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (rescue_waits_) co_return fail(ErrorKind::kBusy, "journal: a failed sync comes first");
     // The attempt may have failed before it ever suspended.
     if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
@@ -133,8 +134,9 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
 // Prepares the next file in the background, so that a roll finds it ready.
 void Journal::prepare_next() {
   if (preparing_next_ || next_ != nullptr || gate_.is_closed()) return;
-  // One beyond the limit is allowed when nothing else can give the tail a place.
-  if (spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
+  // One beyond the limit is allowed when nothing else can give the tail a place, and whatever the
+  // copies after a failed sync need: until they are made no file can be recycled.
+  if (!rescuing_ && spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
     call_for_commits();
     return;
   }

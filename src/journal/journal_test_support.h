@@ -144,6 +144,8 @@ class JournalHost final : public JournalSink {
   sim::SimReactor& reactor() { return reactor_; }
   uint64_t lost_count() const { return lost_; }
   uint64_t relocated_count() const { return relocated_; }
+  uint64_t recorded_losses() const { return recorded_losses_; }
+  void fail_to_record_losses() { record_loss_outcome_ = fail(ErrorKind::kIo, "catalog is away"); }
   JournalFile* file_of(uint64_t key) const {
     for (const auto& [sequence, h] : held_)
       if (h.record.offset == key) return h.place.file;
@@ -165,13 +167,18 @@ class JournalHost final : public JournalSink {
     ++place.file->live;
     it->second.place = place;
   }
-  void lost(const JournalRecord& record) override {
+  bool lost(const JournalRecord& record) override {
     ++lost_;
     model_.issued[record.offset].lost = true;
     if (const auto it = held_.find(record.sequence); it != held_.end()) {
       --it->second.place.file->live;
       held_.erase(it);
     }
+    return true;
+  }
+  Task<Result<void>> record_loss() override {
+    ++recorded_losses_;
+    co_return record_loss_outcome_;
   }
 
  private:
@@ -186,6 +193,8 @@ class JournalHost final : public JournalSink {
   uint64_t last_landed_ = 0;
   uint64_t lost_ = 0;
   uint64_t relocated_ = 0;
+  uint64_t recorded_losses_ = 0;
+  Result<void> record_loss_outcome_;
 };
 
 enum class Crash { kKill, kPowerCut };
