@@ -43,6 +43,8 @@ struct JournalConfig {
   uint64_t min_generation = 0;  // the generation opened is higher, whatever the files say
   Uuid id_if_new;               // identity of a journal that does not exist yet
   uint64_t lock_wait_ms = 5000;
+  // Who waits for space in a journal that none was freed in for so long gets ENOSPC.
+  uint64_t stall_ms = 120'000;
   // Told of what was durable and is damaged, before anything is changed; `id` is the journal's, nil
   // when no file is left that says it. OK: the log goes on without what is lost. Without this
   // function a damaged journal does not open.
@@ -119,8 +121,10 @@ class Journal {
   ~Journal();
 
   // Appends need an admission of at least their size first; it is spent by the append.
-  // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
+  // admit waits until there is space; kNoSpace when none came for long, kCancelled when stopping.
   Task<Result<void>> admit(uint64_t payload_bytes);
+  // Lets those who wait in admit see how long they have waited; called now and then.
+  void recheck_admissions() { admission_.wake_all(); }
   // Ends every admit that waits, and all later ones, with kCancelled.
   void refuse_admissions();
   // Whether a writer waits in admit.
@@ -274,6 +278,7 @@ class Journal {
 
   uint64_t admitted_bytes_ = 0;
   WaitQueue admission_;
+  uint64_t freed_ns_ = 0;  // when a file was last recycled
   bool refusing_ = false;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
