@@ -197,6 +197,9 @@ class Journal {
                             LogEnd& end);
   Task<void> look_beyond(LogEnd end, std::vector<uint64_t> limits);
   Task<Result<void>> settle_damage(bool id_known);
+  void take_back_unused();
+  Task<void> recycle_idle_log();
+  void keep_as_spare(std::unique_ptr<JournalFile> file);
   Task<Result<void>> start_generation(uint64_t previous_last_sequence);
 
   // journal_files.cc: the life of files

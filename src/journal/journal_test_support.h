@@ -75,6 +75,13 @@ class JournalHost final : public JournalSink {
   // Appends a record of the next key; the model learns when it is acknowledged.
   Task<Result<void>> append(size_t bytes, JournalPath path) {
     CO_TRY(co_await journal_->admit(bytes));
+    co_return co_await append_admitted(bytes, path);
+  }
+  Task<Result<void>> append_reserved(size_t bytes) {
+    journal_->admit_reserved(bytes);
+    return append_admitted(bytes, JournalPath::kCached);
+  }
+  Task<Result<void>> append_admitted(size_t bytes, JournalPath path) {
     const uint64_t key = model_.next_key++;
     model_.issued[key];
     const auto payload = payload_of(key, bytes);
@@ -150,6 +157,12 @@ class JournalHost final : public JournalSink {
     for (const auto& [sequence, h] : held_)
       if (h.record.offset == key) return h.place.file;
     return nullptr;
+  }
+
+  JournalPlace place_of(uint64_t key) const {
+    for (const auto& [sequence, h] : held_)
+      if (h.record.offset == key) return h.place;
+    return {};
   }
 
   // JournalSink.
