@@ -112,6 +112,14 @@ Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, Segmen
   co_return scanner.take();
 }
 
+Task<Result<void>> rewrite_segment_header(SegmentStore& segments, Uuid pool, SegmentId id) {
+  AlignedBuffer bytes(kSegmentHeaderBytes);
+  encode_segment_header({.pool = pool, .segment = id}, bytes.bytes());
+  const iovec iov{bytes.data(), bytes.size()};
+  CO_TRY(co_await segments.write(id, std::span(&iov, 1), 0));
+  co_return co_await segments.sync(id);
+}
+
 Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
                                         uint64_t footer_offset, std::vector<std::byte> footer) {
   const Bytes trailer = Bytes(footer).last(kSegmentTrailerBytes);

@@ -31,6 +31,8 @@ struct SegmentScan {
 Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                        uint64_t segment_bytes, std::function<bool()> cancelled);
 
+// Writes a segment's header anew, durably; when the segment was created is not known any more (0).
+Task<Result<void>> rewrite_segment_header(SegmentStore& segments, Uuid pool, SegmentId id);
 // Writes what encode_segment_footer gave to where the segment's records end, in two steps: the
 // trailer only after all before it is durable, so that no crash leaves a trailer without its
 // footer.
