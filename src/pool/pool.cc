@@ -119,7 +119,7 @@ Result<AppendStream*> Pool::stream_for(const std::string& store) {
       .store = store,
       .segment_bytes = config_.segment_bytes,
       .on_loss =
-          [this, store](const Error& error) {
+          [this, store](SegmentId, const Error& error) {
             ++losses_;
             last_loss_ = error;
             Losses& own = losses_by_store_[store];
@@ -132,8 +132,8 @@ Result<AppendStream*> Pool::stream_for(const std::string& store) {
   return &stream->second;
 }
 
-Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload,
-                                   const Placement& placement) {
+Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                                   std::span<const Fingerprint> fingerprints) {
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
   CHECK(!payload.empty() && payload.size() <= kMaxPayloadBytes && !is_zero(payload));
@@ -141,8 +141,9 @@ Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload,
   // A page is read again by the next look-up; chunks wait until somebody asks for them.
   PayloadRef page;
   if (kind == RecordKind::kPage) page = RecordPayload::copy_of(kind, payload);
-  CO_TRY_ASSIGN(const Address address,
-                co_await stream->append(kind, codec_.encode(payload), payload.size()));
+  const RecordCodec::Encoded encoded = codec_.encode(payload);
+  CO_TRY_ASSIGN(const Address address, co_await stream->append({kind, encoded.codec, encoded.stored,
+                                                                payload.size(), fingerprints}));
   if (page != nullptr) keep(address, page);
   co_return address;
 }

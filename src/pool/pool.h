@@ -60,8 +60,8 @@ class Pool final : public RecordStore {
                                                   MetaStore& catalog, Config config);
   ~Pool() override;
 
-  Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                               const Placement& placement) override;
+  Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                               std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
   AppendMark mark(const Placement& placement) const override;
   Task<Result<void>> sync(AppendMark since = {}) override;

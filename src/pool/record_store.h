@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,9 +40,11 @@ class RecordStore {
   // Appends one record of 1 byte to 64 KiB of payload that is not all zero; its address may be used
   // (read, referenced) at once but is durable only after a later sync(). The payload is copied or
   // compressed before the first suspension, so the caller may reuse it when the call returns a
-  // suspended task.
+  // suspended task. `fingerprints`, one per 4 KiB block of a chunk, are kept with its segment, so
+  // that later data can be found equal to it; without them it takes no part in deduplication.
   virtual Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                                       const Placement& placement) = 0;
+                                       const Placement& placement,
+                                       std::span<const Fingerprint> fingerprints = {}) = 0;
   virtual AppendMark mark() const = 0;
   // For a writer that appends with this placement alone.
   virtual AppendMark mark(const Placement& placement) const = 0;
