@@ -14,6 +14,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
     TRY(init_file_pool(files, "/pool", {}));
   FileEngineOptions engine_options;
+  engine_options.catalog_reserve_bytes = 256 * kKiB;  // simulated disks are small
   engine_options.make_executor = [](Reactor& reactor, const char*) {
     return std::make_unique<InlineExecutor>(reactor);
   };
