@@ -14,6 +14,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
     TRY(init_file_pool(files, "/pool", {}));
   FileEngineOptions engine_options;
+  engine_options.catalog_reserve_bytes = 256 * kKiB;  // simulated disks are small
   engine_options.make_executor = [](Reactor& reactor, const char*) {
     return std::make_unique<InlineExecutor>(reactor);
   };
@@ -38,6 +39,16 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
                                              *engine_->segments, *engine_->logs, config)));
   return {};
+}
+
+Result<CheckReport> SimHost::check() {
+  run(pool_->wait_recovered());
+  return run(check_pool({.reactor = reactor_,
+                         .executor = *engine_->executor,
+                         .segments = *engine_->segments,
+                         .catalog = *engine_->meta,
+                         .logs = *engine_->logs,
+                         .pool = engine_->identity.id}));
 }
 
 SimHost::~SimHost() {

@@ -58,7 +58,20 @@ struct VolumeInfo {
   uint64_t snapshots = 0;
   bool open = false;
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
+  bool lost = false;         // acknowledged data is gone: EIO until it is rolled back
   uint64_t bytes_read = 0;   // by clients since the daemon started
+  uint64_t bytes_written = 0;
+};
+
+// Of the whole host; bytes as in VolumeInfo.
+struct VolumeTotals {
+  uint64_t images = 0;
+  uint64_t volumes = 0;
+  uint64_t open_volumes = 0;
+  uint64_t lost_volumes = 0;           // acknowledged data of theirs is gone
+  uint64_t damaged_journal_reads = 0;  // since the daemon started
+  uint64_t dirty_bytes = 0;
+  uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
 };
 
@@ -95,6 +108,7 @@ class VolumeManager : public DiskDirectory {
   // Volumes. create makes all or none.
   virtual Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) = 0;
   virtual Task<Result<std::vector<VolumeInfo>>> list_volumes() = 0;
+  virtual Task<Result<VolumeTotals>> totals() = 0;
   virtual Task<Result<VolumeInfo>> show_volume(std::string name) = 0;
   // Refused (kBusy) while a client has it open for writing, unless `force`.
   virtual Task<Result<void>> remove_volume(std::string name, bool force) = 0;

@@ -163,9 +163,8 @@ Task<Result<IndexRoot>> Volume::build_root(const DirtyMap& map, ConstBytes memor
   CommitBuilder builder(*this, map, memory, size_bytes, placement);
   CO_TRY(co_await builder.run());
   const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
-  std::vector<BlockRun>& runs = builder.runs();
   CO_TRY_ASSIGN(const IndexRoot root,
-                co_await index_update(context_.records, root_, blocks, runs, placement));
+                co_await index_update(context_.records, root_, blocks, builder.runs(), placement));
   CO_TRY(co_await context_.records.sync(mark));
   co_return root;
 }

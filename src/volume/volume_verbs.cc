@@ -213,6 +213,7 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
+  info.lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
   if (entry.stateless != nullptr) {
     info.dirty_bytes = entry.stateless->scratch_bytes();
     info.bytes_read += entry.stateless->bytes_read;
@@ -291,12 +292,6 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
   std::vector<VolumeInfo> infos;
   for (const std::string& name : names) infos.push_back(describe(name, *volumes_.at(name)));
   co_return infos;
-}
-
-Task<Result<std::vector<VolumeInfo>>> HostVolumes::list_volumes() {
-  std::vector<VolumeInfo> list;
-  for (const auto& [name, entry] : volumes_) list.push_back(describe(name, *entry));
-  co_return list;
 }
 
 Task<Result<VolumeInfo>> HostVolumes::show_volume(std::string name) {
