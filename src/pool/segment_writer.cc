@@ -27,7 +27,7 @@ SegmentWriter::~SegmentWriter() {
 }
 
 SegmentTotals SegmentWriter::totals() const {
-  return {options_.store, entries_.size(), raw_bytes_, stored_bytes_};
+  return {options_.store, entries_.size(), raw_bytes_, stored_bytes_, sealed_bytes_};
 }
 
 bool SegmentWriter::back_takes(uint64_t bytes) const {
@@ -243,7 +243,9 @@ Task<Result<void>> SegmentWriter::write_footer() {
       encode_segment_footer(options_.pool, options_.id, written_end_, entries_, fingerprints_);
   const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
   CO_TRY(co_await segments_.write(options_.id, std::span(&iov, 1), written_end_));
-  co_return co_await segments_.sync(options_.id);
+  CO_TRY(co_await segments_.sync(options_.id));
+  sealed_bytes_ = written_end_ + footer.size();
+  co_return Result<void>();
 }
 
 }  // namespace squall
