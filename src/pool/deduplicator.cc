@@ -109,14 +109,17 @@ Task<Deduplicator::SliceRef> Deduplicator::load(SliceKey key) {
 }
 
 Task<std::vector<Deduplicator::Held>> Deduplicator::gather(
-    std::span<const Fingerprint> fingerprints) {
+    std::span<const Fingerprint> fingerprints, const std::string& store) {
   std::vector<Held> slices;
-  for (const Held& recent : held_ | std::views::take(kRecentMax)) slices.push_back(recent);
+  for (const Held& recent : held_ | std::views::take(kRecentMax))
+    if (recent.slice->is_for(store)) slices.push_back(recent);
   for (const Prediction& prediction : predict(fingerprints)) {
     SliceRef slice = use(prediction.key);
-    if (slice == nullptr || slice->may_have_grown_to(prediction.last_record))
+    if (slice == nullptr || slice->may_have_grown_to(prediction.last_record) ||
+        !slice->is_for(store))
       slice = co_await load(prediction.key);
-    if (slice != nullptr && std::ranges::find(slices, slice, &Held::slice) == slices.end())
+    if (slice != nullptr && slice->is_for(store) &&
+        std::ranges::find(slices, slice, &Held::slice) == slices.end())
       slices.push_back({prediction.key, std::move(slice)});
   }
   co_return slices;
@@ -196,10 +199,12 @@ Task<void> Deduplicator::read_ahead(const Candidates& candidates) {
 }
 
 Task<std::vector<Deduplicator::Hit>> Deduplicator::find(ConstBytes blocks,
-                                                        std::span<const Fingerprint> fingerprints) {
+                                                        std::span<const Fingerprint> fingerprints,
+                                                        Placement placement) {
   CHECK(blocks.size() == fingerprints.size() * kBlockBytes);
   const uint64_t version = version_;
-  Candidates candidates = match(fingerprints, co_await gather(fingerprints));
+  Candidates candidates =
+      match(fingerprints, co_await gather(fingerprints, source_.store_of(placement)));
   co_await verify_all(blocks, candidates);
   co_await read_ahead(candidates);
   std::vector<Hit> hits;

@@ -22,6 +22,7 @@
 #include "io/reactor.h"
 #include "pool/fingerprint.h"
 #include "pool/footer_slice.h"
+#include "pool/record_store.h"
 #include "pool/sparse_index.h"
 
 namespace squall {
@@ -30,6 +31,8 @@ namespace squall {
 class DedupSource {
  public:
   virtual ~DedupSource() = default;
+  // The name of the store that a placement means.
+  virtual const std::string& store_of(const Placement& placement) const = 0;
   // The lines [first, first + FooterSlice::kRecords) of a segment's table, as far as there are any,
   // with their fingerprints; kNotFound for a segment that must not be referred to.
   virtual Task<Result<FooterSlice::Content>> read_footer(SegmentId segment, uint64_t first) = 0;
@@ -79,8 +82,10 @@ class Deduplicator {
   }
 
   // The runs of `blocks` that are stored already: ascending, not overlapping. `blocks` is whole
-  // blocks without zero blocks, `fingerprints` theirs; both stay the caller's until it returns.
-  Task<std::vector<Hit>> find(ConstBytes blocks, std::span<const Fingerprint> fingerprints);
+  // blocks without zero blocks, `fingerprints` theirs; both stay the caller's until it returns. The
+  // caller appends and syncs with `placement`: what is found is durable after its next sync().
+  Task<std::vector<Hit>> find(ConstBytes blocks, std::span<const Fingerprint> fingerprints,
+                              Placement placement);
   // To be asked for each hit right before it is used: no suspension between this answer and the
   // moment at which those who free records can see the reference.
   bool may_use(const Hit& hit);
@@ -126,7 +131,8 @@ class Deduplicator {
   using Candidates = std::vector<Candidate>;
 
   std::vector<Prediction> predict(std::span<const Fingerprint> fingerprints) const;
-  Task<std::vector<Held>> gather(std::span<const Fingerprint> fingerprints);
+  Task<std::vector<Held>> gather(std::span<const Fingerprint> fingerprints,
+                                 const std::string& store);
   SliceRef use(SliceKey key);
   Task<SliceRef> load(SliceKey key);
   void hold(SliceKey key, SliceRef slice);

@@ -19,7 +19,7 @@ size_t head_of(const Fingerprint& fingerprint) {
 FooterSlice::FooterSlice(SegmentId segment, Content content)
     : segment_(segment),
       part_(std::move(content.part)),
-      may_grow_(content.may_grow),
+      open_in_(std::move(content.open_in)),
       heads_(kHeads) {
   CHECK(part_.records.size() <= kRecords);
   const uint64_t count = std::min<uint64_t>(part_.fingerprints.size(), UINT16_MAX - 1);

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "pool/segment_reader.h"
@@ -17,7 +18,7 @@ class FooterSlice {
 
   struct Content {
     FooterPart part;
-    bool may_grow = false;  // the segment is still being written
+    std::string open_in;  // the store whose writer still adds to the segment; empty: it is sealed
   };
   // A run of blocks of the chunk that line `record` of the slice describes.
   struct Run {
@@ -35,9 +36,12 @@ class FooterSlice {
   size_t records() const { return part_.records.size(); }
   // Its chunk turned out to be gone: it is not found again.
   void drop(uint32_t record) { part_.records[record].fingerprints = 0; }
+  // What lies in an open segment is made durable by those who append to the same store only: to
+  // others it is not there.
+  bool is_for(std::string_view store) const { return open_in_.empty() || open_in_ == store; }
   // Whether line `record` of the slice might be there by now, had it been loaded later.
   bool may_have_grown_to(uint64_t record) const {
-    return may_grow_ && record >= part_.records.size();
+    return !open_in_.empty() && record >= part_.records.size();
   }
   uint64_t memory_bytes() const;
 
@@ -52,7 +56,7 @@ class FooterSlice {
 
   SegmentId segment_;
   FooterPart part_;
-  bool may_grow_;
+  std::string open_in_;
   std::vector<Block> blocks_;    // parallel to the fingerprints
   std::vector<uint16_t> heads_;  // by hash; 1-based places in blocks_
 };

@@ -121,8 +121,7 @@ Task<void> Pool::recover(std::vector<SegmentInfo> found) {
   if (dedup_ != nullptr) co_await index_footers(std::move(segments));
 }
 
-Result<AppendStream*> Pool::stream_for(const std::string& name) {
-  const std::string& store = name.empty() ? config_.default_store : name;
+Result<AppendStream*> Pool::stream_for(const std::string& store) {
   if (const auto stream = streams_.find(store); stream != streams_.end()) return &stream->second;
   TRY_ASSIGN(const std::vector<StoreInfo> stores, segments_.stores());
   TRY(expect_store(stores, store));
@@ -131,9 +130,12 @@ Result<AppendStream*> Pool::stream_for(const std::string& name) {
       .store = store,
       .segment_bytes = config_.segment_bytes,
       .on_loss =
-          [this](SegmentId id, const Error& error) {
+          [this, store](SegmentId id, const Error& error) {
             ++losses_;
             last_loss_ = error;
+            Losses& own = losses_by_store_[store];
+            ++own.count;
+            own.last = error;
             if (dedup_ != nullptr) dedup_->forget(id);
           },
       .on_chunk =
@@ -151,7 +153,7 @@ Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload, const Pl
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
   CHECK(!payload.empty() && payload.size() <= kMaxPayloadBytes && !is_zero(payload));
-  CO_TRY_ASSIGN(AppendStream * stream, stream_for(placement.store));
+  CO_TRY_ASSIGN(AppendStream * stream, stream_for(store_of(placement)));
   // A page is read again by the next look-up; chunks wait until somebody asks for them.
   PayloadRef page;
   if (kind == RecordKind::kPage) page = RecordPayload::copy_of(kind, payload);
@@ -162,16 +164,32 @@ Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload, const Pl
   co_return address;
 }
 
+AppendMark Pool::mark(const Placement& placement) const {
+  const std::string& store = store_of(placement);
+  const auto losses = losses_by_store_.find(store);
+  return {losses == losses_by_store_.end() ? 0 : losses->second.count, store};
+}
+
+// A store that is full or failing holds up only those who appended to it.
 Task<Result<void>> Pool::sync(AppendMark since) {
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
-  for (auto& [store, stream] : streams_) stream.request_sync();
+  std::vector<AppendStream*> streams;
+  for (auto& [store, stream] : streams_)
+    if (!since.store || store == *since.store) streams.push_back(&stream);
+  for (AppendStream* stream : streams) stream->request_sync();
   Result<void> result;
-  for (auto& [store, stream] : streams_) {
-    auto synced = co_await stream.sync();
+  for (AppendStream* stream : streams) {
+    auto synced = co_await stream->sync();
     if (!synced && result) result = std::move(synced);
   }
-  if (result && losses_ != since.losses) co_return std::unexpected(*last_loss_);
+  if (!result) co_return result;
+  if (!since.store) {
+    if (losses_ != since.losses) co_return std::unexpected(*last_loss_);
+  } else if (const auto losses = losses_by_store_.find(*since.store);
+             losses != losses_by_store_.end() && losses->second.count != since.losses) {
+    co_return std::unexpected(*losses->second.last);
+  }
   co_return result;
 }
 

@@ -68,6 +68,7 @@ class Pool final : public RecordStore, private DedupSource {
   Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
                                std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
+  AppendMark mark(const Placement& placement) const override;
   Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override { return cache_.find(address); }
@@ -98,7 +99,10 @@ class Pool final : public RecordStore, private DedupSource {
   void keep(Address address, const PayloadRef& payload);
   Task<void> recover(std::vector<SegmentInfo> found);
 
-  // pool_dedup.cc
+  // DedupSource, but for the first in pool_dedup.cc.
+  const std::string& store_of(const Placement& placement) const override {
+    return placement.store.empty() ? config_.default_store : placement.store;
+  }
   Task<Result<FooterSlice::Content>> read_footer(SegmentId segment, uint64_t first) override;
   Task<Result<PayloadRef>> read_stored(Address chunk) override;
   Result<FooterSlice::Content> open_footer(const SegmentWriter& writer, uint64_t first) const;
@@ -117,9 +121,14 @@ class Pool final : public RecordStore, private DedupSource {
   std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
   Recovery recovery_;
   std::unique_ptr<Deduplicator> dedup_;
-  std::unordered_map<SegmentId, SegmentTrailer> trailers_;  // of sealed segments, as needed
-  uint64_t losses_ = 0;
+  std::optional<SegmentTrailer> last_trailer_;  // of the footer read last
+  struct Losses {
+    uint64_t count = 0;
+    std::optional<Error> last;
+  };
+  uint64_t losses_ = 0;  // in all stores
   std::optional<Error> last_loss_;
+  std::map<std::string, Losses> losses_by_store_;
   uint64_t records_read_ = 0;
   uint64_t corrupt_reads_ = 0;
   Gate gate_;

@@ -40,17 +40,17 @@ Result<FooterSlice::Content> Pool::open_footer(const SegmentWriter& writer, uint
                   .first_fingerprint = entries[first].first_fingerprint};
   part.fingerprints.assign(fingerprints + part.first_fingerprint,
                            fingerprints + last.first_fingerprint + last.fingerprints);
-  return FooterSlice::Content{.part = std::move(part), .may_grow = true};
+  return FooterSlice::Content{.part = std::move(part), .open_in = writer.store()};
 }
 
 Task<Result<SegmentTrailer>> Pool::trailer_of(SegmentId segment) {
-  if (const auto known = trailers_.find(segment); known != trailers_.end()) co_return known->second;
+  if (last_trailer_ && last_trailer_->segment == segment) co_return *last_trailer_;
   const auto ended = ended_.find(segment);
   if (ended == ended_.end() || !ended->second.sealed) co_return no_footer(segment);
   CO_TRY_ASSIGN(const SegmentTrailer trailer,
                 co_await read_segment_trailer(segments_, config_.id, segment,
                                               ended->second.totals.sealed_bytes));
-  trailers_.insert_or_assign(segment, trailer);
+  last_trailer_ = trailer;
   co_return trailer;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,8 @@ struct Placement {
 // default mark stands for the store's beginning: after any loss, sync() with it fails for good.
 struct AppendMark {
   uint64_t losses = 0;
+  // The only store its writer appends to: what is wrong with the others does not concern it.
+  std::optional<std::string> store{};
 };
 
 class RecordStore {
@@ -45,9 +48,11 @@ class RecordStore {
                                        const Placement& placement,
                                        std::span<const Fingerprint> fingerprints = {}) = 0;
   virtual AppendMark mark() const = 0;
-  // Everything appended before the call is durable when it returns well. Fails when anything that
-  // was appended since `since` may be lost: the writer must then append it all again. kNoSpace
-  // loses nothing: a later sync() tries again.
+  // For a writer that appends with this placement alone.
+  virtual AppendMark mark(const Placement& placement) const = 0;
+  // Everything appended before the call is durable when it returns well (of a mark with a store:
+  // everything in that store). Fails when anything that was appended since `since` may be lost: the
+  // writer must then append it all again. kNoSpace loses nothing: a later sync() tries again.
   virtual Task<Result<void>> sync(AppendMark since = {}) = 0;
   // Verified; kCorrupt (os_errno EIO) when no good copy is found. Concurrent reads of one address
   // share one fetch.

@@ -62,6 +62,7 @@ class SegmentWriter {
   SegmentWriter& operator=(const SegmentWriter&) = delete;
 
   SegmentId id() const { return options_.id; }
+  const std::string& store() const { return options_.store; }
   bool has_failed() const { return failure_.has_value(); }
   bool fits(const NewRecord& record) const;
   // What waits in memory to be written.

@@ -94,10 +94,10 @@ void SparseIndex::make_room(Shard& shard) {
       std::ranges::count_if(std::views::iota(uint64_t{0}, shard.slots()), [&](uint64_t slot) {
         return shard.places[slot] != 0 && is_live(shard.tags[slot], shard.places[slot]);
       });
-  // Much has to be free afterwards, or the next rebuild comes too soon.
-  if (live <= shard.slots() / 2) return rebuild(shard, std::max(kFirstSlots, shard.slots()));
-  if (shard.slots() < slots_max_) return rebuild(shard, std::min(2 * shard.slots(), slots_max_));
-  rate_ *= 2;
+  // An eighth of the slots comes free at least, so that the next rebuild is not soon.
+  if (shard.slots() < slots_max_ && live >= shard.slots() / 2)
+    return rebuild(shard, std::clamp(2 * shard.slots(), kFirstSlots, slots_max_));
+  if (live > fill_max(shard.slots()) - shard.slots() / 8) rate_ *= 2;
   rebuild(shard, shard.slots());
 }
 

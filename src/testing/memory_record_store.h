@@ -35,6 +35,7 @@ class MemoryRecordStore : public RecordStore {
   Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
                                std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
+  AppendMark mark(const Placement&) const override { return {losses_}; }  // it is one store
   Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override;

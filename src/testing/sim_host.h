@@ -19,6 +19,7 @@ struct SimHostOptions {
   uint64_t quota_bytes = 512 * kKiB;
   uint64_t segment_bytes = 1 * kMiB;
   size_t cache_bytes = 1 * kMiB;
+  uint64_t dedup_index_bytes = 256 * kKiB;
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
   uint64_t fast_budget_bytes = 256 * kKiB;

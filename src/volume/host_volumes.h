@@ -40,8 +40,7 @@ class HostVolumes : public VolumeManager {
                                                          HostVolumesConfig config);
   ~HostVolumes() override;
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;
@@ -83,12 +82,11 @@ class HostVolumes : public VolumeManager {
     uint64_t idle_since_ns = 0;
     std::unique_ptr<Mutex> verbs;  // one verb at a time
     bool removed = false;
+    bool closing = false;  // because it is idle
   };
   using EntryRef = std::shared_ptr<Entry>;
   struct Import {
-    std::string image;
-    std::string source;
-    std::string store;
+    ImportRequest request;
     std::shared_ptr<ImportDisk> disk;
     bool finishing = false;
   };
@@ -102,12 +100,12 @@ class HostVolumes : public VolumeManager {
   Task<Result<void>> open_journal();
   Task<Result<void>> recover_logs();
   Task<void> background();
-  Task<void> background_round();
+  void background_round();
   Task<void> close_idle(std::string name, EntryRef entry);
   void relieve_pressure();
   Task<void> relieve_pressure_task();
   Task<void> commit_all_dirty();
-  bool pool_has_room(uint64_t more);
+  Task<Result<void>> commit_or_move(std::shared_ptr<Volume> disk);
   Task<Result<uint64_t>> new_ids(uint64_t count);
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
@@ -123,6 +121,7 @@ class HostVolumes : public VolumeManager {
     IndexRoot root;
     uint64_t size_bytes = 0;
     std::string store;
+    bool deduplicate = true;
   };
   Result<Origin> resolve_origin(const std::string& from) const;
   Task<Result<void>> create_one(std::string name, VolumeHead head);
@@ -137,6 +136,7 @@ class HostVolumes : public VolumeManager {
   FileSystem& files_;
   HostVolumesConfig config_;
   Scratch scratch_;
+  PoolRoom room_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<VolumeContext> context_;
 
@@ -148,9 +148,8 @@ class HostVolumes : public VolumeManager {
   uint64_t next_id_ = 0;
   uint64_t ids_end_ = 0;
   std::unique_ptr<Mutex> id_mutex_;
-  uint64_t room_checked_ns_ = 0;
-  uint64_t room_bytes_ = 0;
   bool relieving_ = false;
+  uint64_t closings_ = 0;  // idle volumes being closed
   Timer background_timer_;
   std::coroutine_handle<> background_waiter_;
   Gate gate_;

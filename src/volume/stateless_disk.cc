@@ -183,9 +183,8 @@ Task<Result<void>> StatelessDisk::status(uint64_t offset, uint64_t length, size_
   const std::vector<Run> plan = runs(offset, length, max_extents);
   for (const Run& run : plan) {
     if (run.state == kBase) {
-      std::vector<DiskExtent> inner;
-      CO_TRY(co_await base_status(scratch_.records, base_, run.begin, run.end - run.begin, inner));
-      for (const DiskExtent& e : inner) append_extent(extents, e.length, e.hole, e.zero);
+      CO_TRY(co_await base_status(scratch_.records, base_, run.begin, run.end - run.begin,
+                                  max_extents, extents));
     } else {
       append_extent(extents, run.end - run.begin, run.state == kZero, run.state == kZero);
     }

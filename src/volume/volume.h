@@ -18,6 +18,7 @@
 #include "journal/dirty_map.h"
 #include "journal/journal.h"
 #include "volume/manager.h"
+#include "volume/pool_room.h"
 
 namespace squall {
 
@@ -31,8 +32,7 @@ struct VolumeContext {
   // Commit when so much is dirty, and make writers wait when so much more is.
   uint64_t commit_bytes = 32 * kMiB;
   uint64_t quota_bytes = 256 * kMiB;
-  // True when the pool has room for what is dirty and `more` bytes.
-  std::function<bool(uint64_t more)> pool_has_room;
+  PoolRoom& room;
 };
 
 struct VolumeCounters {
@@ -133,6 +133,7 @@ class Volume : public WritableDisk, private JournalSink {
   std::string name_;
   VolumeHead head_;
   std::string head_value_;
+  PoolRoom::Store& room_;  // where its dirty bytes are counted
   VolumeCounters& counters_;
   IndexRoot root_;
   bool lease_held_ = false;

@@ -22,7 +22,8 @@ class Volume::CommitBuilder {
  public:
   CommitBuilder(Volume& volume, Placement placement)
       : volume_(volume),
-        packer_(volume.context_.records, std::move(placement)),
+        packer_(volume.context_.records, std::move(placement),
+                {.deduplicate = volume.head_.deduplicate}),
         buffer_(volume.context_.journal.max_payload_bytes()) {}
 
   Task<Result<void>> run() {
@@ -134,7 +135,7 @@ Result<void> Volume::check_ours() const {
 
 Task<Result<IndexRoot>> Volume::build_root(uint64_t size_bytes) {
   const Placement placement{head_.store};
-  const AppendMark mark = context_.records.mark();
+  const AppendMark mark = context_.records.mark(placement);
   CommitBuilder builder(*this, placement);
   CO_TRY(co_await builder.run());
   const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
@@ -225,10 +226,13 @@ void Volume::request_commit() {
 Task<void> Volume::commit_in_background() {
   auto pass = gate_.enter();
   if (pass) {
-    // A volume that cannot commit tries again with the next request, not in a tight loop.
+    const bool failing = commit_failing();
+    // A volume that cannot commit tries again with the next request, not in a tight loop, and says
+    // so once.
     if (auto done = co_await commit(); !done) {
-      LOG_WARN("volume {}: commit failed, its writes stay in the journal: {}", name_,
-               done.error().message());
+      if (!failing)
+        LOG_WARN("volume {}: commit failed, its writes stay in the journal: {}", name_,
+                 done.error().message());
       co_await sleep_ns(context_.reactor, 100'000'000);
     }
   }
@@ -247,6 +251,7 @@ Task<Result<SnapshotHead>> Volume::snapshot(std::string snapshot, uint64_t id) {
   head.created_s = context_.reactor.wall_clock_s();
   head.source = snapshot;
   head.store = head_.store;
+  head.deduplicate = head_.deduplicate;
   CO_TRY(co_await commit_locked(true, head_.size_bytes, &head));
   co_return head;
 }

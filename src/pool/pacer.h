@@ -1,0 +1,52 @@
+// Pacer: keeps long background reading (check, scrub) below a rate, and lets it be cancelled. One
+// reactor's thread; `reactor` outlives it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+
+#include "base/error.h"
+#include "base/task.h"
+#include "io/reactor.h"
+
+namespace squall {
+
+class Pacer {
+ public:
+  // `bytes_per_s` 0: as fast as it goes. `cancelled` may be empty.
+  Pacer(Reactor& reactor, uint64_t bytes_per_s, std::function<bool()> cancelled = {})
+      : reactor_(reactor), bytes_per_s_(bytes_per_s), cancelled_(std::move(cancelled)) {}
+
+  uint64_t spent_bytes() const { return spent_bytes_; }
+  bool is_cancelled() const { return cancelled_ && cancelled_(); }
+
+  // To be called before so many bytes are read: waits until the rate allows them. Gives whatever
+  // else is pending on the reactor a turn in any case. kCancelled.
+  Task<Result<void>> spend(uint64_t bytes) {
+    spent_bytes_ += bytes;
+    const uint64_t now = reactor_.now_ns();
+    // What was not read in time is not made up for: no bursts.
+    ready_ns_ = std::max(ready_ns_, now);
+    while (ready_ns_ > reactor_.now_ns() && !is_cancelled())
+      co_await sleep_ns(reactor_, std::min(ready_ns_ - reactor_.now_ns(), kNapNsMax));
+    if (bytes_per_s_ == 0)
+      co_await yield_to(reactor_);
+    else
+      ready_ns_ += bytes * kNsPerS / bytes_per_s_;
+    if (is_cancelled()) co_return fail(ErrorKind::kCancelled, "the check was stopped");
+    co_return Result<void>();
+  }
+
+ private:
+  static constexpr uint64_t kNsPerS = 1'000'000'000;
+  static constexpr uint64_t kNapNsMax = 50'000'000;  // how late a cancellation may be noticed
+
+  Reactor& reactor_;
+  const uint64_t bytes_per_s_;
+  const std::function<bool()> cancelled_;
+  uint64_t spent_bytes_ = 0;
+  uint64_t ready_ns_ = 0;
+};
+
+}  // namespace squall
