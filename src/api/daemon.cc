@@ -179,7 +179,8 @@ class Data : public RestHost {
   Pool::Config pool_config() const {
     return {.id = engine_->identity.id,
             .cache_bytes = config_.cache_bytes,
-            .codec = static_cast<Codec>(engine_->identity.default_codec)};
+            .codec = static_cast<Codec>(engine_->identity.default_codec),
+            .dedup_index_bytes = config_.dedup_index_bytes};
   }
 
   HostVolumesConfig volumes_config() const {
@@ -290,6 +291,17 @@ void Data::watch_space() {
   reactor_.arm(space_timer_, reactor_.now_ns() + kIntervalNs);
 }
 
+void fill_dedup_status(const DedupStats& dedup, StatusInfo& status) {
+  status.dedup_blocks_seen = dedup.blocks_seen;
+  status.dedup_blocks_shared = dedup.blocks_shared;
+  status.dedup_bytes_saved = dedup.blocks_shared * kBlockBytes;
+  status.dedup_misses = dedup.runs_unreadable + dedup.runs_different + dedup.runs_refused;
+  status.dedup_index_entries = dedup.index.entries;
+  status.dedup_index_bytes = dedup.index.bytes;
+  status.dedup_index_rate = dedup.index.rate;
+  status.dedup_index_complete = dedup.index_complete;
+}
+
 Task<Result<StatusInfo>> Data::status() {
   StatusInfo status;
   status.node = node();
@@ -321,6 +333,7 @@ Task<Result<StatusInfo>> Data::status() {
   status.cache_hits = pool.cache.hits;
   status.cache_misses = pool.records_read;  // a look-up that misses may ask the cache twice
   status.cache_evictions = pool.cache.evictions;
+  if (pool.dedup) fill_dedup_status(*pool.dedup, status);
   co_return status;
 }
 

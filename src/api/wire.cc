@@ -25,6 +25,7 @@ void describe(auto& v, ImageInfo& x) {
   v("created_s", x.created_s);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, SnapshotInfo& x) {
@@ -46,6 +47,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
   v("epoch", x.epoch);
   v("snapshots", x.snapshots);
   v("open", x.open);
@@ -64,6 +66,7 @@ void describe(auto& v, CreateVolume& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ImportSession& x) {
@@ -114,6 +117,14 @@ void describe(auto& v, StatusInfo& x) {
   v("cache_hits", x.cache_hits);
   v("cache_misses", x.cache_misses);
   v("cache_evictions", x.cache_evictions);
+  v("dedup_blocks_seen", x.dedup_blocks_seen);
+  v("dedup_blocks_shared", x.dedup_blocks_shared);
+  v("dedup_bytes_saved", x.dedup_bytes_saved);
+  v("dedup_misses", x.dedup_misses);
+  v("dedup_index_entries", x.dedup_index_entries);
+  v("dedup_index_bytes", x.dedup_index_bytes);
+  v("dedup_index_rate", x.dedup_index_rate);
+  v("dedup_index_complete", x.dedup_index_complete);
 }
 
 void describe(auto& v, CreateImageRequest& x) {
@@ -126,6 +137,7 @@ void describe(auto& v, ImportRequest& x) {
   v("size_bytes", x.size_bytes);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ResizeRequest& x) {
