@@ -24,19 +24,24 @@ struct NodeInfo {
   std::vector<std::string> nbd_listen;  // HOST:PORT of each TCP address
 };
 
-struct StoreStatus {
-  std::string name;
+// A disk that Squall writes to.
+struct SpaceStatus {
+  std::string name;  // a store's name; "journal", "scratch"
   std::string path;
   uint64_t total_bytes = 0;
+  uint64_t used_bytes = 0;  // and what the file system keeps back
   uint64_t available_bytes = 0;
-  bool available = true;
+  uint64_t used_percent = 0;
+  std::string level;   // "ok", "warn", "critical", "full" (takes no writes), "away"
+  std::string advice;  // what to do; empty when all is well
 };
 
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
   std::string pool_id;
-  std::vector<StoreStatus> stores;
+  std::vector<SpaceStatus> stores;
+  std::vector<SpaceStatus> host_disks;  // journal and scratch
   uint64_t pool_segments = 0;
   uint64_t pool_bytes = 0;            // logical bytes of all segments
   uint64_t pool_allocated_bytes = 0;  // what they take on disk

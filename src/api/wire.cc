@@ -83,12 +83,15 @@ void describe(auto& v, NodeInfo& x) {
   v("nbd_listen", x.nbd_listen);
 }
 
-void describe(auto& v, StoreStatus& x) {
+void describe(auto& v, SpaceStatus& x) {
   v("name", x.name);
   v("path", x.path);
   v("total_bytes", x.total_bytes);
+  v("used_bytes", x.used_bytes);
   v("available_bytes", x.available_bytes);
-  v("available", x.available);
+  v("used_percent", x.used_percent);
+  v("level", x.level);
+  v("advice", x.advice);
 }
 
 void describe(auto& v, StatusInfo& x) {
@@ -96,6 +99,7 @@ void describe(auto& v, StatusInfo& x) {
   v("pool", x.pool);
   v("pool_id", x.pool_id);
   v("stores", x.stores);
+  v("host_disks", x.host_disks);
   v("pool_segments", x.pool_segments);
   v("pool_bytes", x.pool_bytes);
   v("pool_allocated_bytes", x.pool_allocated_bytes);
