@@ -129,6 +129,8 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    check_executor_ = make_thread_executor(reactor_, "squall-check");
+    checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
     co_return Result<void>{};
   }
@@ -142,6 +144,8 @@ class Data : public RestHost {
   }
   Task<void> close() {
     co_await close_exports();
+    if (checks_ != nullptr) co_await checks_->stop();
+    checks_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -153,6 +157,11 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  Result<uint64_t> start_check(CheckRequest request) override {
+    return checks_->start(request.rate_bytes_per_s);
+  }
+  Result<CheckStatus> check_status(uint64_t id) override { return checks_->status(id); }
+  void cancel_check(uint64_t id) override { checks_->cancel(id); }
   Task<void> disconnect_clients(std::string disk) override {
     return nbd_->disconnect_export(std::move(disk));
   }
@@ -172,6 +181,17 @@ class Data : public RestHost {
     return {.id = engine_->identity.id,
             .cache_bytes = config_.cache_bytes,
             .codec = static_cast<Codec>(engine_->identity.default_codec)};
+  }
+
+  CheckTarget check_target() {
+    return {.reactor = reactor_,
+            .executor = *check_executor_,
+            .segments = *engine_->segments,
+            .catalog = *engine_->meta,
+            .logs = *engine_->logs,
+            .pool = engine_->identity.id,
+            .files = &files_,
+            .journal_directory = config_.journal_directory};
   }
 
   HostVolumesConfig volumes_config() const {
@@ -205,6 +225,8 @@ class Data : public RestHost {
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Executor> check_executor_;
+  std::unique_ptr<CheckJob> checks_;
   Admission admission_;
   std::unique_ptr<nbd::NbdServer> nbd_;
 };

@@ -44,6 +44,9 @@ class TestControlServer : public RestHost {
     status.stores.push_back({"default", "/pool", 100, 50, true});
     co_return status;
   }
+  Result<uint64_t> start_check(CheckRequest) override { return 1; }
+  Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
+  void cancel_check(uint64_t) override {}
   Task<void> disconnect_clients(std::string disk) override {
     disconnected_ = std::move(disk);
     co_return;

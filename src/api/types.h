@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check/check_job.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -51,6 +52,13 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+};
+
+struct CheckRequest {
+  uint64_t rate_bytes_per_s = 128 * kMiB;  // 0: as fast as it goes
+};
+struct CheckStarted {
+  uint64_t id = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.
