@@ -133,9 +133,7 @@ class RestSession : public HttpSession {
   HttpResponse begin_import(const Call& call) {
     const auto request = call.decode<ImportRequest>();
     if (!request) return error_response(request.error());
-    const auto session = on([r = *request](auto& m) {
-      return m.begin_import(r.name, r.size_bytes, r.source, r.store);
-    });
+    const auto session = on([r = *request](auto& m) { return m.begin_import(r); });
     if (session) imports_.insert(session->id);
     return response(session, 201);
   }

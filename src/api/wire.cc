@@ -25,6 +25,7 @@ void describe(auto& v, ImageInfo& x) {
   v("created_s", x.created_s);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, SnapshotInfo& x) {
@@ -46,6 +47,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
   v("epoch", x.epoch);
   v("snapshots", x.snapshots);
   v("open", x.open);
@@ -64,6 +66,7 @@ void describe(auto& v, CreateVolume& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ImportSession& x) {
@@ -83,12 +86,15 @@ void describe(auto& v, NodeInfo& x) {
   v("nbd_listen", x.nbd_listen);
 }
 
-void describe(auto& v, StoreStatus& x) {
+void describe(auto& v, SpaceStatus& x) {
   v("name", x.name);
   v("path", x.path);
   v("total_bytes", x.total_bytes);
+  v("used_bytes", x.used_bytes);
   v("available_bytes", x.available_bytes);
-  v("available", x.available);
+  v("used_percent", x.used_percent);
+  v("level", x.level);
+  v("advice", x.advice);
 }
 
 void describe(auto& v, StatusInfo& x) {
@@ -96,6 +102,7 @@ void describe(auto& v, StatusInfo& x) {
   v("pool", x.pool);
   v("pool_id", x.pool_id);
   v("stores", x.stores);
+  v("host_disks", x.host_disks);
   v("pool_segments", x.pool_segments);
   v("pool_bytes", x.pool_bytes);
   v("pool_allocated_bytes", x.pool_allocated_bytes);
@@ -110,6 +117,14 @@ void describe(auto& v, StatusInfo& x) {
   v("cache_hits", x.cache_hits);
   v("cache_misses", x.cache_misses);
   v("cache_evictions", x.cache_evictions);
+  v("dedup_blocks_seen", x.dedup_blocks_seen);
+  v("dedup_blocks_shared", x.dedup_blocks_shared);
+  v("dedup_bytes_saved", x.dedup_bytes_saved);
+  v("dedup_misses", x.dedup_misses);
+  v("dedup_index_entries", x.dedup_index_entries);
+  v("dedup_index_bytes", x.dedup_index_bytes);
+  v("dedup_index_rate", x.dedup_index_rate);
+  v("dedup_index_complete", x.dedup_index_complete);
 }
 
 void describe(auto& v, AffectedRange& x) {
@@ -174,6 +189,7 @@ void describe(auto& v, ImportRequest& x) {
   v("size_bytes", x.size_bytes);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ResizeRequest& x) {

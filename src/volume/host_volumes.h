@@ -28,6 +28,10 @@ struct HostVolumesConfig {
   uint64_t quota_bytes = 256 * kMiB;   // a volume's writers wait beyond
   uint64_t commit_age_ms = 30'000;     // commit what has been dirty so long
   uint64_t idle_close_ms = 10'000;     // give up the lease of a volume nobody has open
+  uint64_t stall_ms = 120'000;         // writers wait so long for commits that make no progress
+  // Go on without what a damaged journal has lost: the volumes concerned answer EIO until they are
+  // rolled back.
+  bool accept_journal_loss = false;
   uint64_t reserve_bytes = 64 * kMiB;  // of the pool's stores, never used up by guests' writes
 };
 
@@ -40,8 +44,7 @@ class HostVolumes : public VolumeManager {
                                                          HostVolumesConfig config);
   ~HostVolumes() override;
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;
@@ -88,9 +91,7 @@ class HostVolumes : public VolumeManager {
   };
   using EntryRef = std::shared_ptr<Entry>;
   struct Import {
-    std::string image;
-    std::string source;
-    std::string store;
+    ImportRequest request;
     std::shared_ptr<ImportDisk> disk;
     bool finishing = false;
   };
@@ -103,7 +104,9 @@ class HostVolumes : public VolumeManager {
   Task<Result<void>> load_catalog();
   Result<void> open_scratch();
   Task<Result<void>> open_journal();
+  Task<Result<void>> judge_damage(Uuid journal, std::vector<JournalProblem> damage);
   Task<Result<void>> recover_logs();
+  Task<void> recover_again(std::shared_ptr<Volume> disk);
   Task<void> background();
   void background_round();
   Task<void> close_idle(std::string name, EntryRef entry);
@@ -128,6 +131,7 @@ class HostVolumes : public VolumeManager {
     IndexRoot root;
     uint64_t size_bytes = 0;
     std::string store;
+    bool deduplicate = true;
   };
   Result<Origin> resolve_origin(const std::string& from) const;
   Task<Result<void>> create_one(std::string name, VolumeHead head);
