@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check/check_job.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -65,6 +66,13 @@ struct StatusInfo {
   uint64_t dedup_index_bytes = 0;
   uint64_t dedup_index_rate = 0;      // one block of so many is in the index; 0: off
   bool dedup_index_complete = false;  // false: still being read from the pool
+};
+
+struct CheckRequest {
+  uint64_t rate_bytes_per_s = 128 * kMiB;  // 0: as fast as it goes
+};
+struct CheckStarted {
+  uint64_t id = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.
