@@ -117,17 +117,17 @@ Result<std::unique_ptr<DirectorySegmentStore>> DirectorySegmentStore::open(
     Reactor& reactor, FileSystem& file_system, Executor& executor, const Uuid& pool,
     const std::vector<StoreDirectory>& directories, DirectorySegmentStoreOptions options) {
   std::unique_ptr<DirectorySegmentStore> self(
-      new DirectorySegmentStore(reactor, file_system, executor, options));
-  for (const StoreDirectory& directory : directories) TRY(self->add_store(pool, directory));
+      new DirectorySegmentStore(reactor, file_system, executor, pool, options));
+  for (const StoreDirectory& directory : directories) TRY(self->add_store(directory));
   return self;
 }
 
-Result<void> DirectorySegmentStore::add_store(const Uuid& pool, const StoreDirectory& directory) {
+Result<void> DirectorySegmentStore::add_store(const StoreDirectory& directory) {
   stores_.push_back({.name = directory.name,
                      .path = directory.path,
                      .problem = std::nullopt,
                      .direct_reads = options_.direct_reads});
-  if (auto found = check_store_directory(file_system_, pool, directory); !found) {
+  if (auto found = check_store_directory(file_system_, pool_, directory); !found) {
     LOG_WARN("engine: {}", found.error().message());
     stores_.back().problem = std::move(found).error();
     return {};
@@ -150,7 +150,7 @@ Result<void> DirectorySegmentStore::add_segments(size_t store) {
       continue;
     }
     const auto [place, is_new] = segments_.try_emplace(*id, Segment{.store = store});
-    if (!is_new)
+    if (!is_new && place->second.store != store)
       return fail(ErrorKind::kCorrupt, "segment {} exists twice: {} and {}; remove the wrong copy",
                   *id, path_of(*id, place->second.store), path_of(*id, store));
   }
@@ -183,16 +183,25 @@ Result<DirectorySegmentStore::Segment*> DirectorySegmentStore::find_writable(Seg
   return segment;
 }
 
+// The segment exists: where its file is not found, its disk is not there.
+std::unexpected<Error> DirectorySegmentStore::cannot_open(const Error& error, SegmentId id,
+                                                          size_t store) const {
+  if (error.kind() == ErrorKind::kNotFound)
+    return fail_errno(EIO, "{}: its file is not there (is the store's disk mounted?)",
+                      describe(id, store));
+  return std::unexpected(error.wrap(describe(id, store)));
+}
+
 Result<HandleCache::Pin> DirectorySegmentStore::open_buffered(SegmentId id, size_t store) {
   auto pin =
       handles_.acquire(buffered_key(id), {.write = true}, [&] { return path_of(id, store); });
-  if (!pin) return std::unexpected(pin.error().wrap(describe(id, store)));
+  if (!pin) return cannot_open(pin.error(), id, store);
   return pin;
 }
 
 Result<HandleCache::Pin> DirectorySegmentStore::open_direct(SegmentId id, size_t store) {
   auto pin = handles_.acquire(direct_key(id), {.direct = true}, [&] { return path_of(id, store); });
-  if (!pin) return std::unexpected(pin.error().wrap(describe(id, store)));
+  if (!pin) return cannot_open(pin.error(), id, store);
   return pin;
 }
 
@@ -234,22 +243,47 @@ Task<Result<std::vector<SegmentInfo>>> DirectorySegmentStore::list() {
   co_return infos;
 }
 
+// A store that was away at the start may have been mounted since.
+void DirectorySegmentStore::look_again(size_t store) {
+  if (!check_store_directory(file_system_, pool_, {stores_[store].name, stores_[store].path}))
+    return;
+  stores_[store].problem.reset();
+  if (auto added = add_segments(store); !added) {
+    stores_[store].problem = std::move(added).error();
+  } else if (!stores_[store].problem) {
+    LOG_INFO("engine: store {} ({}) is there again", stores_[store].name, stores_[store].path);
+  }
+}
+
+StoreInfo DirectorySegmentStore::info_of(const Store& store) {
+  StoreInfo info{.name = store.name, .path = store.path};
+  auto problem = store.problem;
+  // Where its disk was unmounted, the directory may still be there, and be another disk's.
+  if (!problem) {
+    if (auto marker = file_system_.stat(marker_path(store.path)); !marker)
+      problem =
+          marker.error().wrap(fmt::format("store {}: {} is not available (is its disk "
+                                          "mounted?)",
+                                          store.name, store.path));
+  }
+  if (!problem) {
+    if (auto space = file_system_.space(store.path)) {
+      info.total_bytes = space->total_bytes;
+      info.available_bytes = space->available_bytes;
+    } else {
+      problem = std::move(space).error();
+    }
+  }
+  info.available = !problem;
+  if (problem) info.problem = problem->message();
+  return info;
+}
+
 Result<std::vector<StoreInfo>> DirectorySegmentStore::stores() {
   std::vector<StoreInfo> infos;
-  for (const Store& store : stores_) {
-    StoreInfo info{.name = store.name, .path = store.path};
-    auto problem = store.problem;
-    if (!problem) {
-      if (auto space = file_system_.space(store.path)) {
-        info.total_bytes = space->total_bytes;
-        info.available_bytes = space->available_bytes;
-      } else {
-        problem = std::move(space).error();
-      }
-    }
-    info.available = !problem;
-    if (problem) info.problem = problem->message();
-    infos.push_back(std::move(info));
+  for (size_t i = 0; i < stores_.size(); ++i) {
+    if (stores_[i].problem) look_again(i);
+    infos.push_back(info_of(stores_[i]));
   }
   return infos;
 }
