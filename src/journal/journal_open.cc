@@ -302,10 +302,45 @@ Task<Result<void>> Journal::settle_damage(bool id_known) {
   co_return fs_.sync_directory(config_.directory);
 }
 
+// Files that were made ready and never used are used now, under the same numbers. One file stays in
+// any case: it says which journal this is.
+void Journal::take_back_unused() {
+  while (files_.size() > 1 && !has_start(*files_.back()) && files_.back()->live == 0 &&
+         files_.back()->pins == 0) {
+    auto file = std::move(files_.back());
+    files_.pop_back();
+    next_file_number_ = file->header.file_number;
+    keep_as_spare(std::move(file));
+  }
+}
+
+void Journal::keep_as_spare(std::unique_ptr<JournalFile> file) {
+  file->payloads.clear();
+  if (file->header.file_bytes != config_.file_bytes || spares_.size() + 2 >= config_.max_files)
+    return close_file(*file, true);
+  spares_.push_back(std::move(file));
+}
+
+// A log that nobody needs anything of gives its files to its successor, so that starting again and
+// again takes no more space. The newest stays until the successor is there: the run ends with it.
+Task<void> Journal::recycle_idle_log() {
+  for (const auto& file : files_)
+    if (file->live > 0 || file->pins > 0) co_return;
+  for (const auto& file : files_) {
+    if (co_await io_sync(reactor_, file->cached_handle) < 0) co_return;
+    file->unsynced = false;
+  }
+  while (files_.size() > 1) {
+    keep_as_spare(std::move(files_.front()));
+    files_.pop_front();
+  }
+}
+
 Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
   generation_ = std::max(generation_, config_.min_generation) + 1;
   next_sequence_ = (generation_ << journal_format::kGenerationShift) + 1;
   landed_ = previous_last_sequence;
+  take_back_unused();
   if (!files_.empty()) {
     // The newest file's header may still be in the page cache only; the next one must not outlive
     // it.
@@ -313,6 +348,7 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
     if (const int synced = co_await io_sync(reactor_, newest.cached_handle); synced < 0)
       co_return fail_errno(-synced, "journal: sync of {} failed", newest.path);
   }
+  co_await recycle_idle_log();
   auto prepared = co_await prepare_file();
   if (!prepared && prepared.error().os_errno() == ENOSPC && fs_.exists(reserve_path())) {
     LOG_WARN("{}; taking the reserve", prepared.error().message());

@@ -33,6 +33,8 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   config.host_name = "sim";
   config.commit_bytes = options.commit_bytes;
   config.quota_bytes = options.quota_bytes;
+  config.stall_ms = options.stall_ms;
+  config.accept_journal_loss = options.accept_journal_loss;
   config.reserve_bytes = 64 * kKiB;
   TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
                                              *engine_->segments, *engine_->logs, config)));

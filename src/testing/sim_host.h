@@ -18,6 +18,8 @@ struct SimHostOptions {
   JournalConfig journal{.directory = "/host/journal", .file_bytes = 256 * kKiB, .max_files = 8};
   uint64_t commit_bytes = 128 * kKiB;
   uint64_t quota_bytes = 512 * kKiB;
+  uint64_t stall_ms = 120'000;
+  bool accept_journal_loss = false;
   uint64_t segment_bytes = 1 * kMiB;
   size_t cache_bytes = 1 * kMiB;
   std::string boot_id = "boot-1";

@@ -20,8 +20,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 
 import nbd
-from crash_support import BLOCK, ConfiguredDaemon, binary, is_root, seed_from_environment
+from crash_support import BLOCK, ConfiguredDaemon, is_root, seed_from_environment
 from raw_nbd import FLUSH, WRITE, RawNbd
+from squall_daemon import binary
 
 ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "5"))
 MIB = 1 << 20

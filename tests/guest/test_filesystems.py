@@ -4,8 +4,8 @@
 A guest writes files to four volumes at once, ext4 and xfs in both durability scopes, and says on
 its console which file it has synced, and its checksum. Guest and daemon are killed (SIGKILL both:
 the guest's page cache is gone, what the daemon had acknowledged is not). Another guest replays the
-file systems' logs, and every synced file must be there with its checksum; then it writes on and both
-are killed again. This time the host's journal is lost, too: the volumes of scope `pool` are taken
+file systems' logs, and every synced file must be there with its checksum; then it writes on and
+both are killed again. This time the host's journal is lost, too: the volumes of scope `pool` are taken
 over, hold what was flushed and not all that was written, and must satisfy the same.
 
 The host makes the file systems and checks them: ext4 at once after each kill (e2fsck replays the
@@ -35,6 +35,7 @@ DISKS = {  # in the order of /dev/vdb, vdc, ...
 # Two volumes are clones of one image, and so have one UUID, which xfs minds.
 MOUNT_OPTIONS = {"ext4": "rw", "xfs": "nouuid"}
 MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q")}
+SYNCED_MIN = 6  # files per volume before each kill
 SIZE = 320 << 20  # mkfs.xfs makes none below 300 MiB
 
 # $1: where. Every file is announced when it is durable; every third one is replaced later, without
@@ -118,19 +119,22 @@ class Trial:
             guest.console.run(f"sh /write {mount_point(volume)} {self.boots} {volume} & true")
 
     def kill_both(self, guest):
-        time.sleep(self.choices.uniform(6, 12))
-        if self.choices.random() < 0.5:
-            self.daemon.kill()
-            guest.kill()
-        else:
-            guest.kill()
-            self.daemon.kill()
-        found = 0
+        """At a random moment after every volume has some new files."""
+        before = {volume: len(names) for volume, names in self.synced.items()}
+        deadline = time.monotonic() + 240
+        while min(len(self.synced[v]) - before[v] for v in self.synced) < SYNCED_MIN:
+            assert time.monotonic() < deadline, "the guest hardly writes"
+            time.sleep(0.2)
+            self.note_synced(guest)
+        time.sleep(self.choices.uniform(0, 3))
+        for victim in self.choices.sample((self.daemon, guest), 2):
+            victim.kill()
+        self.note_synced(guest)
+
+    def note_synced(self, guest):
         for match in re.finditer(r"^synced (\S+) (\S+) ([0-9a-f]{64})\r?$", guest.log(), re.M):
             volume, name, checksum = match.groups()
-            found += name not in self.synced[volume]
             self.synced[volume][name] = checksum
-        assert found > 0, "the guest did not get to write anything"
 
     def check_from_outside(self, volume, replayed):
         disk = os.path.join(self.daemon.home, "disk.raw")

@@ -109,16 +109,20 @@ class Guest:
         """Boots and logs in."""
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 30
-            while not os.path.exists(self.console_path):
-                assert self.process.poll() is None, "QEMU did not start"
-                assert time.monotonic() < deadline, "QEMU has no console"
-                time.sleep(0.02)
-            self.console = Console(self.console_path, BOOT_TIMEOUT_S)
+            self.console = self._connect(time.monotonic() + 60)
         except BaseException:
             self.__exit__(AssertionError, None, None)
             raise
         return self
+
+    def _connect(self, deadline):
+        while True:
+            try:
+                return Console(self.console_path, BOOT_TIMEOUT_S)
+            except (FileNotFoundError, ConnectionRefusedError):  # QEMU is not that far
+                assert self.process.poll() is None, "QEMU did not start"
+                assert time.monotonic() < deadline, "QEMU has no console"
+                time.sleep(0.05)
 
     def __exit__(self, kind, value, traceback):
         self.kill()
