@@ -127,6 +127,10 @@ Result<void> DirectorySegmentStore::add_store(const StoreDirectory& directory) {
                      .path = directory.path,
                      .problem = std::nullopt,
                      .direct_reads = options_.direct_reads});
+  Store& store = stores_.back();
+  if (options_.make_executor && stores_.size() > 1)
+    store.own_executor = options_.make_executor(reactor_, "squall-store");
+  store.executor = store.own_executor != nullptr ? store.own_executor.get() : &executor_;
   if (auto found = check_store_directory(file_system_, pool_, directory); !found) {
     LOG_WARN("engine: {}", found.error().message());
     stores_.back().problem = std::move(found).error();
@@ -212,35 +216,39 @@ void DirectorySegmentStore::drop_handles(SegmentId id) {
 
 Task<Result<std::vector<SegmentInfo>>> DirectorySegmentStore::list() {
   std::vector<SegmentInfo> infos;
-  std::vector<std::string> paths;
   infos.reserve(segments_.size());
-  paths.reserve(segments_.size());
-  for (const auto& [id, segment] : segments_) {
-    infos.push_back({.id = id, .store = stores_[segment.store].name});
-    paths.push_back(path_of(id, segment.store));
-  }
-  CO_TRY(co_await run_on(executor_, reactor_, [&]() -> Result<void> {
-    for (size_t i = 0; i < infos.size(); ++i) {
-      auto info = file_system_.stat(paths[i]);
+  for (size_t store = 0; store < stores_.size(); ++store) CO_TRY(co_await stat_all(store, infos));
+  std::ranges::sort(infos, {}, &SegmentInfo::id);
+  co_return infos;
+}
+
+// Appends what a store holds.
+Task<Result<void>> DirectorySegmentStore::stat_all(size_t store, std::vector<SegmentInfo>& infos) {
+  std::vector<SegmentInfo> found;
+  for (const auto& [id, segment] : segments_)
+    if (segment.store == store) found.push_back({.id = id, .store = stores_[store].name});
+  std::vector<SegmentId> missing;
+  CO_TRY(co_await run_on(*stores_[store].executor, reactor_, [&]() -> Result<void> {
+    for (SegmentInfo& segment : found) {
+      auto info = file_system_.stat(path_of(segment.id, store));
       if (!info && info.error().kind() == ErrorKind::kNotFound) {
-        infos[i].id = 0;  // removed meanwhile, or missing: told apart below
+        missing.push_back(segment.id);  // removed meanwhile, or gone: told apart below
         continue;
       }
       TRY(info);
-      infos[i].size_bytes = info->size;
-      infos[i].allocated_bytes = info->allocated_bytes;
+      segment.size_bytes = info->size;
+      segment.allocated_bytes = info->allocated_bytes;
     }
     return {};
   }));
-  for (size_t i = 0; i < infos.size(); ++i) {
-    if (infos[i].id != 0) continue;
-    const auto id = parse_file_name(std::string_view(paths[i]).substr(paths[i].rfind('/') + 1));
-    if (segments_.contains(*id))
-      co_return fail(ErrorKind::kIo, "segment {}: {} has disappeared", *id, paths[i]);
+  for (const SegmentId id : missing) {
+    if (segments_.contains(id))
+      co_return fail(ErrorKind::kIo, "segment {}: {} has disappeared", id, path_of(id, store));
+    std::erase_if(found, [id](const SegmentInfo& segment) { return segment.id == id; });
   }
-  std::erase_if(infos, [](const SegmentInfo& info) { return info.id == 0; });
-  std::ranges::sort(infos, {}, &SegmentInfo::id);
-  co_return infos;
+  infos.insert(infos.end(), std::make_move_iterator(found.begin()),
+               std::make_move_iterator(found.end()));
+  co_return Result<void>();
 }
 
 // A store that was away at the start may have been mounted since.
@@ -297,7 +305,7 @@ Task<Result<void>> DirectorySegmentStore::create(SegmentId id, const std::string
   const auto index = static_cast<size_t>(place - stores_.begin());
   if (segments_.contains(id)) co_return fail(ErrorKind::kExists, "{}: exists", describe(id, index));
   const std::string path = path_of(id, index);
-  auto created = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+  auto created = co_await run_on(*stores_[index].executor, reactor_, [&]() -> Result<void> {
     TRY_ASSIGN(const int handle,
                file_system_.open(path, {.write = true, .create = true, .exclusive = true}));
     file_system_.close(handle);
@@ -401,7 +409,7 @@ Task<Result<void>> DirectorySegmentStore::truncate(SegmentId id, uint64_t size_b
   CO_TRY_ASSIGN(const HandleCache::Pin pin, open_buffered(id, segment->store));
   segment->unsynced = pin;
   ++segment->changes;
-  auto done = co_await run_on(executor_, reactor_,
+  auto done = co_await run_on(*stores_[segment->store].executor, reactor_,
                               [&] { return file_system_.truncate(pin.handle(), size_bytes); });
   ++segment->changes;
   if (!done)
@@ -434,7 +442,7 @@ Task<Result<void>> DirectorySegmentStore::remove(SegmentId id) {
   // Closed before the unlink, so that it is the executor that waits while the space is freed.
   segment->unsynced = {};
   drop_handles(id);
-  auto removed = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+  auto removed = co_await run_on(*stores_[store].executor, reactor_, [&]() -> Result<void> {
     TRY(file_system_.remove(path));
     return file_system_.sync_directory(parent_directory(path));
   });

@@ -37,6 +37,9 @@ struct StoreDirectory {
 struct DirectorySegmentStoreOptions {
   bool direct_reads = true;
   size_t open_files_max = 256;
+  // Gives every store but the first a thread of its own, so that a disk that hangs holds up
+  // nobody else's; unset: all use the executor that they are opened with.
+  ExecutorFactory make_executor;
 };
 
 // Makes `directory` a store of that pool: the directories, then the marker, all durable. Doing it
@@ -73,6 +76,8 @@ class DirectorySegmentStore final : public SegmentStore {
     std::string path;
     std::optional<Error> problem;  // set: unavailable
     bool direct_reads = true;
+    std::unique_ptr<Executor> own_executor{};
+    Executor* executor = nullptr;  // its own, or the shared one
   };
   struct Segment {
     size_t store = 0;
@@ -92,6 +97,7 @@ class DirectorySegmentStore final : public SegmentStore {
 
   Result<void> add_store(const StoreDirectory& directory);
   Result<void> add_segments(size_t store);
+  Task<Result<void>> stat_all(size_t store, std::vector<SegmentInfo>& infos);
   void look_again(size_t store);
   StoreInfo info_of(const Store& store);
   std::unexpected<Error> cannot_open(const Error& error, SegmentId id, size_t store) const;

@@ -100,7 +100,7 @@ class Volume::CommitBuilder {
                               content.bytes(), extents));
     std::vector<DirtyMap::Piece> pieces;
     map_.visit(at, at + kBlockBytes,
-                          [&](const DirtyMap::Piece& piece) { pieces.push_back(piece); });
+               [&](const DirtyMap::Piece& piece) { pieces.push_back(piece); });
     for (const DirtyMap::Piece& piece : pieces) {
       if (piece.entry == nullptr) continue;
       const Bytes part = content.bytes().subspan(piece.begin - at, piece.end - piece.begin);

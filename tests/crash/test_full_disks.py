@@ -118,7 +118,7 @@ def everything_on_one_disk(choices):
                 assert not kept.write(handle, 290 * MIB, {FULL})
                 handle.flush()
                 handle.shutdown()
-                assert "no space" in refused(daemon, "volume", "create", f"w{life}", "--size", "1G")
+                assert "full" in refused(daemon, "volume", "create", f"w{life}", "--size", "1G")
                 if life > 0:
                     daemon.squall("volume", "remove", f"v-{life + 1}")
             assert [v["name"] for v in daemon.json("volume", "list")] == ["v-1"]
@@ -140,7 +140,7 @@ def everything_on_one_disk(choices):
 
 def filled_under_load(choices):
     """Somebody else takes the space in the middle of commits and gives it back."""
-    with SmallDisk(220) as disk:
+    with SmallDisk(400) as disk:
         with ConfiguredDaemon(JOURNAL, init_args=["--pool", f"file:{disk.path}/pool"]) as daemon:
             names = ("a", "b", "c")
             for name in names:
@@ -176,8 +176,11 @@ def filled_under_load(choices):
                 time.sleep(0.7)
                 disk.free()
                 if number % 2 == 1:
-                    disk.grow(220 + 60 * number)
-                time.sleep(0.3)
+                    disk.grow(400 + 60 * number)
+                time.sleep(0.7)
+                for name in names:
+                    result = daemon.squall("snapshot", "create", f"{name}@free-{number}", check=False)
+                    counts["snapshots"] += result.returncode == 0
             disk.fill()
             time.sleep(0.6)
             stop.set()

@@ -309,7 +309,7 @@ class Attempt:
         out, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 1, (self.process.returncode, out, err)
         assert "ready" not in out, out
-        errors = [line for line in err.splitlines() if line.startswith("squalld: ")]
+        errors = [line for line in err.splitlines() if line.startswith("squall: ")]
         assert len(errors) == 1 and word in errors[0], err
 
 
