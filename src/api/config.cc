@@ -208,6 +208,12 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     TRY(section.size("size", kCacheBytesMin, config.cache_bytes));
     TRY(section.finish());
   }
+  TRY_ASSIGN(const auto* deduplication, top.table("deduplication"));
+  if (deduplication != nullptr) {
+    Section section(*deduplication, "deduplication", file);
+    TRY(section.size("index", 0, config.dedup_index_bytes));
+    TRY(section.finish());
+  }
   TRY_ASSIGN(const auto* scratch, top.table("scratch"));
   if (scratch != nullptr) {
     Section section(*scratch, "scratch", file);
@@ -286,6 +292,8 @@ size = {}
 [cache]
 size = {}  # memory for decompressed records
 
+[deduplication]
+index = {}  # memory for its index, "0" for none: nothing is deduplicated
 # Stateless volumes: in memory first (where RUNDIR is a tmpfs), then in the directory.
 [scratch]
 memory = {}
@@ -306,6 +314,7 @@ critical = {}
       quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
       quoted(format_size_exact(config.journal_bytes)),
       quoted(format_size_exact(config.cache_bytes)),
+      quoted(format_size_exact(config.dedup_index_bytes)),
       quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
       listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent);
 }
