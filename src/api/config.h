@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "io/network.h"
+#include "pool/collector.h"
 
 namespace squall {
 
@@ -42,6 +43,7 @@ struct Config {
   std::string scratch_directory;             // stateless volumes, beyond what memory takes
   uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
+  CollectorConfig gc;                        // in the background
   std::string log_level = "info";            // debug, info, warn, error
 
   static Config defaults(const Paths& paths);

@@ -29,6 +29,7 @@
 #include "io/posix_file_system.h"
 #include "io/posix_network.h"
 #include "io/uring_reactor.h"
+#include "pool/collector.h"
 #include "pool/pool.h"
 #include "volume/host_volumes.h"
 
@@ -129,6 +130,9 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                             *volumes_, config_.gc);
+    collector_->start();
     started_s_ = reactor_.wall_clock_s();
     co_return Result<void>{};
   }
@@ -142,6 +146,8 @@ class Data : public RestHost {
   }
   Task<void> close() {
     co_await close_exports();
+    if (collector_ != nullptr) co_await collector_->stop();
+    collector_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -153,6 +159,9 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  CollectorStatus gc_status() override { return collector_->status(); }
+  uint64_t start_gc() override { return collector_->request(); }
+  void cancel_gc() override { collector_->cancel(); }
   Task<void> disconnect_clients(std::string disk) override {
     return nbd_->disconnect_export(std::move(disk));
   }
@@ -205,6 +214,7 @@ class Data : public RestHost {
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Collector> collector_;
   Admission admission_;
   std::unique_ptr<nbd::NbdServer> nbd_;
 };
@@ -253,6 +263,7 @@ Task<Result<StatusInfo>> Data::status() {
     status.bytes_read += volume.bytes_read;
     status.bytes_written += volume.bytes_written;
   }
+  status.gc = gc_status();
   status.memory_bytes = resident_bytes();
   CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
   status.cache_bytes = pool.cache.bytes;

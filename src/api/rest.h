@@ -16,6 +16,9 @@ class RestHost {
  public:
   virtual ~RestHost() = default;
   virtual Task<Result<StatusInfo>> status() = 0;
+  virtual CollectorStatus gc_status() = 0;
+  virtual uint64_t start_gc() = 0;  // the ticket that gc_status() will reach
+  virtual void cancel_gc() = 0;
   // Ends every client's connection to a disk.
   virtual Task<void> disconnect_clients(std::string disk) = 0;
 };

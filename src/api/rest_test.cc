@@ -137,6 +137,9 @@ class RestRequests : public ::testing::Test {
  private:
   struct NoHost : RestHost {
     Task<Result<StatusInfo>> status() override { co_return StatusInfo{}; }
+    CollectorStatus gc_status() override { return {}; }
+    uint64_t start_gc() override { return 1; }
+    void cancel_gc() override {}
     Task<void> disconnect_clients(std::string) override { co_return; }
   };
   // Runs what is posted at once.

@@ -44,6 +44,9 @@ class TestControlServer : public RestHost {
     status.stores.push_back({"default", "/pool", 100, 50, true});
     co_return status;
   }
+  CollectorStatus gc_status() override { return {}; }
+  uint64_t start_gc() override { return 1; }
+  void cancel_gc() override {}
   Task<void> disconnect_clients(std::string disk) override {
     disconnected_ = std::move(disk);
     co_return;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "pool/collector.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -32,6 +33,10 @@ struct StoreStatus {
   bool available = true;
 };
 
+struct GcStarted {
+  uint64_t ticket = 0;  // CollectorStatus.ticket reaches it when the collection has ended
+};
+
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
@@ -51,6 +56,7 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+  CollectorStatus gc;  // garbage collection
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.

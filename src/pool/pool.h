@@ -4,8 +4,10 @@
 // Owned by one reactor's thread. stop() before destruction. `segments` and `catalog` outlive it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -67,9 +69,35 @@ class Pool final : public RecordStore {
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override { return cache_.find(address); }
 
+  bool may_reference(Address address) override {
+    return reference_guard_ == nullptr || reference_guard_(address);
+  }
+
   // Until every segment left open by a crash is sealed (or has turned out to be unreadable).
   Task<void> wait_recovered() { return recovery_.wait(); }
+  bool is_recovered() const { return recovery_.is_done(); }
   Task<Result<PoolStats>> stats();
+
+  // For garbage collection (pool/collector.h).
+  Epochs& epochs() { return epochs_; }
+  // Ends the segments being written that hold at least so much; appends go to new ones.
+  void retire_segments(uint64_t used_bytes_min);
+  // Until every segment that has ended is sealed, or waits for space to be.
+  Task<void> wait_sealing();
+  std::vector<SegmentId> sealed_segments() const;
+  bool has_segment(SegmentId id) const;
+  uint64_t appended_bytes() const { return appended_bytes_; }  // since the start, as stored
+  Task<Result<SegmentFooter>> read_footer(SegmentId id, uint64_t segment_bytes);
+  // Answers may_reference(); null: everything may be referred to.
+  void set_reference_guard(std::function<bool(Address)> guard) {
+    reference_guard_ = std::move(guard);
+  }
+  // A record's bytes are gone: no copy in memory may serve it any more.
+  void forget(Address address);
+  // What a sealed segment holds from now on; nullopt: the segment is gone.
+  void set_segment_totals(SegmentId id, std::optional<SegmentTotals> totals);
+  const SegmentTotals& segment_totals(SegmentId id) const { return ended_.at(id).totals; }
+
   // Seals what is open. Calls that come later give kCancelled.
   Task<void> stop();
 
@@ -101,8 +129,10 @@ class Pool final : public RecordStore {
   std::map<SegmentId, SegmentState> ended_;      // segments that are not being written
   std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
   Recovery recovery_;
+  std::function<bool(Address)> reference_guard_;
   uint64_t losses_ = 0;
   std::optional<Error> last_loss_;
+  uint64_t appended_bytes_ = 0;
   uint64_t records_read_ = 0;
   uint64_t corrupt_reads_ = 0;
   Gate gate_;

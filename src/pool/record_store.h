@@ -13,6 +13,7 @@
 #include "cache/payload.h"
 #include "format/address.h"
 #include "format/segment.h"
+#include "pool/epochs.h"
 
 namespace squall {
 
@@ -49,6 +50,18 @@ class RecordStore {
   virtual Task<Result<PayloadRef>> read(RecordKind kind, Address address) = 0;
   // The payload if it is in memory, else null. Never suspends.
   virtual PayloadRef read_cached(Address address) = 0;
+
+  // An operation that holds addresses which no root in the catalog or in its owner's memory reaches
+  // any more, or not yet, keeps a pass from before it got the first one until it is done: garbage
+  // collection frees nothing that such an operation may still read or publish.
+  Epochs::Pass begin() { return epochs_.enter(); }
+  // Asked, under a pass, at the moment of a decision to refer to a record that lies in the pool
+  // already (a deduplication hit), after it has been read and compared. False when the record is
+  // about to be freed: store the data anew. True keeps it.
+  virtual bool may_reference(Address) { return true; }
+
+ protected:
+  Epochs epochs_;
 };
 
 }  // namespace squall

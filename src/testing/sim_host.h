@@ -7,6 +7,7 @@
 
 #include "engine/file_engine.h"
 #include "io/run_task.h"
+#include "pool/collector.h"
 #include "pool/pool.h"
 #include "sim/sim_reactor.h"
 #include "volume/host_volumes.h"
@@ -22,6 +23,7 @@ struct SimHostOptions {
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
   uint64_t fast_budget_bytes = 256 * kKiB;
+  CollectorConfig collector{.background = false};
 };
 
 class SimHost {
@@ -39,6 +41,9 @@ class SimHost {
   HostVolumes& volumes() { return *volumes_; }
   sim::SimReactor& reactor() { return reactor_; }
   Pool& pool() { return *pool_; }
+  Collector& collector() { return *collector_; }
+  SegmentStore& segments() { return *engine_->segments; }
+  MetaStore& catalog() { return *engine_->meta; }
 
  private:
   SimHost(uint64_t seed, sim::SimDisk& disk) : reactor_(seed, disk) {}
@@ -48,6 +53,7 @@ class SimHost {
   std::unique_ptr<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Collector> collector_;
 };
 
 }  // namespace squall::testing

@@ -94,6 +94,7 @@ class Volume : public WritableDisk, private JournalSink {
   Task<void> close();  // ends intake and waits; the volume may be destroyed afterwards
 
   const std::string& name() const { return name_; }
+  IndexRoot root() const { return root_; }
   const VolumeHead& head() const { return head_; }
   const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }

@@ -166,6 +166,7 @@ Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes
   const uint64_t position = std::max(last_landed_, head_.journal_position);
   auto work = [](Volume& self, uint64_t position, uint64_t size_bytes,
                  SnapshotHead* snapshot) -> Task<Result<void>> {
+    const Epochs::Pass operation = self.context_.records.begin();
     CO_TRY_ASSIGN(const IndexRoot root, co_await self.build_root(size_bytes));
     co_await self.head_mutex_.acquire();
     SemaphoreGuard guard(self.head_mutex_);
