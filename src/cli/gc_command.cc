@@ -44,12 +44,12 @@ Result<void> collect(Context& context) {
   }
   if (context.options.quiet) return {};
   FieldList fields;
-  fields.add("freed", fmt::format("{} in {} records, {} whole segments",
-                                  context.size(report.freed_bytes), report.freed_records,
-                                  report.removed_segments));
+  fields.add("freed",
+             fmt::format("{} in {} records, {} whole segments", context.size(report.freed_bytes),
+                         report.freed_records, report.removed_segments));
   fields.add("moved", context.size(report.moved_bytes));
-  fields.add("live", fmt::format("{} in {} records", context.size(report.live_bytes),
-                                 report.live_records));
+  fields.add("live",
+             fmt::format("{} in {} records", context.size(report.live_bytes), report.live_records));
   fields.add("held", context.size(report.held_bytes));
   if (report.unreadable_segments > 0)
     fields.add("unreadable", fmt::format("{} segments have no valid footer and were left alone; "
@@ -63,8 +63,9 @@ Result<void> collect(Context& context) {
 }  // namespace
 
 void add_gc_command(CLI::App& app, Context& context) {
-  app.add_subcommand("gc", "Give back the space that nothing uses any more")
-      ->callback([&context] { context.run([&] { return collect(context); }); });
+  app.add_subcommand("gc", "Give back the space that nothing uses any more")->callback([&context] {
+    context.run([&] { return collect(context); });
+  });
 }
 
 }  // namespace squall

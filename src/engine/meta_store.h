@@ -19,6 +19,9 @@ struct MetaEntry {
   std::string partition;
   std::string key;
   std::string value;
+  // The store found that the entry's bytes have changed by themselves: the value is what is there,
+  // of use only to whoever can verify it. get() and compares give kCorrupt instead.
+  bool damaged = false;
 };
 
 struct MetaTransaction {
@@ -48,6 +51,10 @@ class MetaStore {
   // Durable when it returns. kConflict: a compare failed and nothing was written. On any other
   // error the outcome is unknown until read again.
   virtual Task<Result<void>> commit(MetaTransaction transaction) = 0;
+  // What is wrong with the store's own structure, a line each. A store without one finds nothing.
+  virtual Task<Result<std::vector<std::string>>> check_structure() {
+    co_return std::vector<std::string>();
+  }
 };
 
 }  // namespace squall

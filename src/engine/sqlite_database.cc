@@ -261,15 +261,25 @@ Result<std::vector<MetaEntry>> SqliteDatabase::list(std::string_view partition_p
     if (!partition.starts_with(partition_prefix)) return entries;
     if (!key.starts_with(key_prefix)) continue;
     const std::string_view value = run.bytes(2);
-    if (run.integer(3) != row_checksum(partition, key, value))
-      return fail(ErrorKind::kCorrupt,
-                  "catalog {}: entry {} {} fails its checksum; stop squalld and put a copy of the "
-                  "catalog back",
-                  path_, partition, key);
-    entries.push_back({std::string(partition), std::string(key), std::string(value)});
+    entries.push_back({.partition = std::string(partition),
+                       .key = std::string(key),
+                       .value = std::string(value),
+                       .damaged = run.integer(3) != row_checksum(partition, key, value)});
   }
   if (code != SQLITE_DONE) return failure(code, "list");
   return entries;
+}
+
+Result<std::vector<std::string>> SqliteDatabase::check_structure() {
+  constexpr std::string_view kNothingFound = "ok";
+  TRY_ASSIGN(const Statement statement, prepare("PRAGMA integrity_check"));
+  Run run(statement);
+  std::vector<std::string> problems;
+  int code = SQLITE_ROW;
+  while ((code = run.step()) == SQLITE_ROW)
+    if (run.bytes(0) != kNothingFound) problems.emplace_back(run.bytes(0));
+  if (code != SQLITE_DONE) return failure(code, "integrity check");
+  return problems;
 }
 
 Result<void> SqliteDatabase::compare(const MetaTransaction& transaction) {

@@ -43,8 +43,11 @@ class SqliteDatabase {
 
   Result<void> begin();
   Result<std::optional<std::string>> get(std::string_view partition, std::string_view key);
+  // Entries that fail their checksum are marked as damaged.
   Result<std::vector<MetaEntry>> list(std::string_view partition_prefix,
                                       std::string_view key_prefix);
+  // SQLite's integrity check: its complaints, a line each.
+  Result<std::vector<std::string>> check_structure();
   // kConflict when one of the transaction's compares fails.
   Result<void> compare(const MetaTransaction& transaction);
   // Writes its puts.

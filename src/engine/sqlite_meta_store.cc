@@ -48,6 +48,15 @@ Task<Result<void>> SqliteMetaStore::commit(MetaTransaction transaction) {
   co_return std::move(call.status);
 }
 
+Task<Result<std::vector<std::string>>> SqliteMetaStore::check_structure() {
+  auto pass = gate_.enter();
+  if (!pass) co_return std::unexpected(closed_error());
+  Call call{.kind = Call::Kind::kCheck};
+  co_await CallAwaiter{*this, call};
+  if (!call.status) co_return std::unexpected(std::move(call.status).error());
+  co_return std::move(call.problems);
+}
+
 Task<void> SqliteMetaStore::close() {
   co_await gate_.close();
   // Behind run_queued on the executor, which may still be checkpointing.
@@ -115,6 +124,14 @@ Result<void> SqliteMetaStore::run_call(Call& call) {
         call.entries = std::move(*entries);
       else
         call.status = std::unexpected(std::move(entries).error());
+      return {};
+    }
+    case Call::Kind::kCheck: {
+      auto problems = database_->check_structure();
+      if (problems)
+        call.problems = std::move(*problems);
+      else
+        call.status = std::unexpected(std::move(problems).error());
       return {};
     }
     case Call::Kind::kCommit:

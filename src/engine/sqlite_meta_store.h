@@ -30,6 +30,7 @@ class SqliteMetaStore final : public MetaStore {
   Task<Result<std::vector<MetaEntry>>> list(std::string partition_prefix,
                                             std::string key_prefix) override;
   Task<Result<void>> commit(MetaTransaction transaction) override;
+  Task<Result<std::vector<std::string>>> check_structure() override;
 
   // Waits for the calls in flight, then closes the database. Later calls fail with kCancelled.
   Task<void> close();
@@ -37,13 +38,14 @@ class SqliteMetaStore final : public MetaStore {
  private:
   // One call; lives in its coroutine's frame until it is resumed.
   struct Call {
-    enum class Kind { kGet, kList, kCommit };
+    enum class Kind { kGet, kList, kCommit, kCheck };
     Kind kind;
     MetaTransaction transaction;  // kCommit
     std::string partition, key;   // kGet; prefixes for kList
     Result<void> status = {};
     std::optional<std::string> value;
     std::vector<MetaEntry> entries;
+    std::vector<std::string> problems;  // kCheck
     std::coroutine_handle<> waiter;
   };
   struct CallAwaiter {

@@ -309,6 +309,12 @@ Result<SegmentTrailer> decode_segment_trailer(ConstBytes last_sector, const Uuid
   return trailer;
 }
 
+bool looks_like_segment_trailer(ConstBytes last_sector, const Uuid& pool) {
+  if (last_sector.size() != kSegmentTrailerBytes) return false;
+  return load_le<uint64_t>(last_sector.data() + trailer_at::kMagic) == kTrailerMagic ||
+         std::ranges::equal(last_sector.subspan(trailer_at::kPool, pool.bytes.size()), pool.bytes);
+}
+
 Result<SegmentFooter> decode_segment_footer(const SegmentTrailer& trailer, ConstBytes footer) {
   const uint64_t seed = segment_seed(pool_seed(trailer.pool), trailer.segment);
   if (footer.size() != trailer.footer_bytes || checksum(footer, seed) != trailer.footer_checksum)

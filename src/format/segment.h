@@ -139,6 +139,10 @@ std::vector<std::byte> encode_segment_footer(const Uuid& pool, SegmentId segment
 // `last_sector` are the last kSegmentTrailerBytes of a segment of `segment_bytes`.
 Result<SegmentTrailer> decode_segment_trailer(ConstBytes last_sector, const Uuid& pool,
                                               SegmentId segment, uint64_t segment_bytes);
+// Whether a sector that holds no valid trailer held one before it was damaged: it has the magic
+// number or names the pool where a trailer does. A trailer never lands in part, so no crash leaves
+// such a sector.
+bool looks_like_segment_trailer(ConstBytes last_sector, const Uuid& pool);
 // `footer` are the trailer's footer_bytes from its footer_offset on.
 Result<SegmentFooter> decode_segment_footer(const SegmentTrailer& trailer, ConstBytes footer);
 

@@ -6,7 +6,7 @@ using journal_format::RecordType;
 
 DirtyMap::Iterator DirtyMap::add(uint64_t begin, const Entry& entry) {
   if (entry.place.file != nullptr) ++entry.place.file->live;
-  if (!entry.zero) data_bytes_ += entry.end - begin;
+  if (!entry.zero) count_added(entry.end - begin);
   return entries_.emplace(begin, entry).first;
 }
 
@@ -16,7 +16,7 @@ DirtyMap::Iterator DirtyMap::drop(Iterator it) {
     CHECK(file->live > 0);
     --file->live;
   }
-  if (!it->second.zero) data_bytes_ -= it->second.end - it->first;
+  if (!it->second.zero) count_removed(it->second.end - it->first);
   return entries_.erase(it);
 }
 
@@ -28,7 +28,7 @@ void DirtyMap::split_at(uint64_t at) {
   if (it->second.end <= at) return;
   Entry tail = it->second;
   if (!tail.zero) tail.place.position += at - it->first;
-  if (!tail.zero) data_bytes_ -= tail.end - at;
+  if (!tail.zero) count_removed(tail.end - at);
   it->second.end = at;
   add(at, tail);
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 
+#include "base/check.h"
 #include "journal/journal.h"
 
 namespace squall {
@@ -55,9 +56,16 @@ class DirtyMap {
   // Bytes that wait in the journal (zero ranges cost nothing).
   uint64_t data_bytes() const { return data_bytes_; }
   const std::map<uint64_t, Entry>& entries() const { return entries_; }
+  // Every change of data_bytes() is from now on also made to `total`, which outlives the map.
+  void count_in(uint64_t* total) {
+    CHECK(total_ == nullptr);
+    total_ = total;
+    if (total_ != nullptr) *total_ += data_bytes_;
+  }
   void swap(DirtyMap& other) noexcept {
     entries_.swap(other.entries_);
     std::swap(data_bytes_, other.data_bytes_);
+    std::swap(total_, other.total_);
   }
 
  private:
@@ -65,9 +73,18 @@ class DirtyMap {
   void split_at(uint64_t at);
   Iterator add(uint64_t begin, const Entry& entry);
   Iterator drop(Iterator it);
+  void count_added(uint64_t bytes) {
+    data_bytes_ += bytes;
+    if (total_ != nullptr) *total_ += bytes;
+  }
+  void count_removed(uint64_t bytes) {
+    data_bytes_ -= bytes;
+    if (total_ != nullptr) *total_ -= bytes;
+  }
 
   std::map<uint64_t, Entry> entries_;  // by first byte; never overlapping
   uint64_t data_bytes_ = 0;
+  uint64_t* total_ = nullptr;  // of all maps that count in it
 };
 
 template <class Visit>

@@ -17,8 +17,8 @@ AppendStream::AppendStream(Reactor& reactor, SegmentStore& segments, SegmentNumb
       retry_closing_(reactor),
       closing_changed_(reactor) {}
 
-bool AppendStream::has_segment_for(uint64_t stored_bytes) const {
-  return current_ != nullptr && !current_->has_failed() && current_->fits(stored_bytes);
+bool AppendStream::has_segment_for(const NewRecord& record) const {
+  return current_ != nullptr && !current_->has_failed() && current_->fits(record);
 }
 
 bool AppendStream::is_congested() const {
@@ -27,8 +27,8 @@ bool AppendStream::is_congested() const {
   return bytes >= kUnwrittenMaxBytes;
 }
 
-bool AppendStream::can_append(uint64_t stored_bytes) const {
-  return has_segment_for(stored_bytes) && !is_congested();
+bool AppendStream::can_append(const NewRecord& record) const {
+  return has_segment_for(record) && !is_congested();
 }
 
 // Its next batch is due: a segment that is being closed has a sync requested, and the current one
@@ -39,33 +39,36 @@ AppendStream::WriterRef AppendStream::oldest_unwritten() const {
   return current_;
 }
 
-Address AppendStream::append_now(RecordKind kind, const RecordCodec::Encoded& encoded,
-                                 uint64_t raw_bytes) {
-  const Address address = current_->append(kind, encoded.codec, encoded.stored, raw_bytes);
+Address AppendStream::append_now(const NewRecord& record) {
+  const Address address = current_->append(record);
+  if (!record.fingerprints.empty() && options_.on_chunk)
+    options_.on_chunk(current_->id(), current_->entries().size() - 1, record.fingerprints);
   // Past half of a segment the next one is made, so that the roll does not wait for the catalog.
   if (next_ == nullptr && !prepare_error_ && current_->used_bytes() > options_.segment_bytes / 2)
     start_preparing();
   return address;
 }
 
-Task<Result<Address>> AppendStream::append(RecordKind kind, RecordCodec::Encoded encoded,
-                                           uint64_t raw_bytes) {
-  if (can_append(encoded.stored.size())) co_return append_now(kind, encoded, raw_bytes);
-  const std::vector<std::byte> copy(encoded.stored.begin(), encoded.stored.end());
-  encoded.stored = copy;
-  while (!can_append(copy.size())) CO_TRY(co_await make_room(copy.size()));
-  co_return append_now(kind, encoded, raw_bytes);
+Task<Result<Address>> AppendStream::append(NewRecord record) {
+  if (can_append(record)) co_return append_now(record);
+  const std::vector<std::byte> stored(record.stored.begin(), record.stored.end());
+  const std::vector<Fingerprint> fingerprints(record.fingerprints.begin(),
+                                              record.fingerprints.end());
+  record.stored = stored;
+  record.fingerprints = fingerprints;
+  while (!can_append(record)) CO_TRY(co_await make_room(record));
+  co_return append_now(record);
 }
 
 // One step towards can_append(); the caller looks again, others may have run meanwhile.
-Task<Result<void>> AppendStream::make_room(uint64_t stored_bytes) {
+Task<Result<void>> AppendStream::make_room(const NewRecord& record) {
   if (stopping_)
     co_return fail(ErrorKind::kCancelled, "pool: store '{}' is being closed", options_.store);
   if (is_congested()) {
     const WriterRef writer = oldest_unwritten();
     co_return co_await writer->wait_write();
   }
-  if (has_segment_for(stored_bytes)) co_return Result<void>();
+  if (has_segment_for(record)) co_return Result<void>();
   retire_current();
   if (next_ == nullptr) {
     start_preparing();
@@ -162,12 +165,16 @@ Task<Result<void>> AppendStream::sync() {
   co_return result;
 }
 
-ConstBytes AppendStream::find_unwritten(Address address) const {
-  if (current_ != nullptr && current_->id() == address.segment())
-    return current_->find_unwritten(address);
+const SegmentWriter* AppendStream::find_open(SegmentId segment) const {
+  if (current_ != nullptr && current_->id() == segment) return current_.get();
   for (const WriterRef& writer : closing_)
-    if (writer->id() == address.segment()) return writer->find_unwritten(address);
-  return {};
+    if (writer->id() == segment) return writer.get();
+  return nullptr;
+}
+
+ConstBytes AppendStream::find_unwritten(Address address) const {
+  const SegmentWriter* writer = find_open(address.segment());
+  return writer != nullptr ? writer->find_unwritten(address) : ConstBytes();
 }
 
 void AppendStream::for_each_open(

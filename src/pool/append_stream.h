@@ -12,7 +12,6 @@
 #include "engine/segment_store.h"
 #include "io/gate.h"
 #include "io/sync.h"
-#include "pool/record_codec.h"
 #include "pool/segment_numbers.h"
 #include "pool/segment_writer.h"
 
@@ -27,15 +26,18 @@ class AppendStream {
     Uuid pool;
     std::string store;
     uint64_t segment_bytes = 0;
-    std::function<void(const Error&)> on_loss;  // records that were not durable are gone
+    // Records of this segment that were not durable are gone.
+    std::function<void(SegmentId, const Error&)> on_loss;
+    // A chunk with fingerprints has become line `entry` of a segment's table.
+    std::function<void(SegmentId, uint64_t entry, std::span<const Fingerprint>)> on_chunk;
     // A segment ended; it is sealed unless its sealing failed.
     std::function<void(SegmentId, SegmentTotals, bool sealed)> on_end;
   };
   // `segments` and `numbers` outlive the stream.
   AppendStream(Reactor& reactor, SegmentStore& segments, SegmentNumbers& numbers, Options options);
 
-  // `encoded` is copied before the first suspension.
-  Task<Result<Address>> append(RecordKind kind, RecordCodec::Encoded encoded, uint64_t raw_bytes);
+  // The record's bytes and fingerprints are copied before the first suspension.
+  Task<Result<Address>> append(NewRecord record);
   // Starts making everything appended so far durable; sync() also waits for it.
   void request_sync();
   Task<Result<void>> sync();
@@ -45,6 +47,8 @@ class AppendStream {
   void retire(uint64_t used_bytes_min);
   // Until what has ended is sealed, or waits for space to be.
   Task<void> wait_sealing();
+  // The writer of a segment that is not sealed yet; null otherwise.
+  const SegmentWriter* find_open(SegmentId segment) const;
   // The segments being written or sealed.
   void for_each_open(const std::function<void(SegmentId, const SegmentTotals&)>& visit) const;
   // Seals what is open. No appends or syncs are running or come later.
@@ -53,12 +57,12 @@ class AppendStream {
  private:
   using WriterRef = std::shared_ptr<SegmentWriter>;
 
-  bool has_segment_for(uint64_t stored_bytes) const;
+  bool has_segment_for(const NewRecord& record) const;
   bool is_congested() const;
-  bool can_append(uint64_t stored_bytes) const;
+  bool can_append(const NewRecord& record) const;
   WriterRef oldest_unwritten() const;
-  Address append_now(RecordKind kind, const RecordCodec::Encoded& encoded, uint64_t raw_bytes);
-  Task<Result<void>> make_room(uint64_t stored_bytes);
+  Address append_now(const NewRecord& record);
+  Task<Result<void>> make_room(const NewRecord& record);
   void retire_current();
   void start_preparing();
   Task<void> prepare_next();

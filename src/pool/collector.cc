@@ -33,12 +33,15 @@
 namespace squall {
 
 namespace {
-constexpr std::array<std::string_view, 5> kPhaseNames = {"idle", "waiting", "reading", "marking",
-                                                         "sweeping"};
+constexpr std::array<std::string_view, 6> kPhaseNames = {"idle",    "waiting",  "reading",
+                                                         "marking", "sweeping", "moving"};
 constexpr std::string_view kVersionKey = "gc";
 // In the background a segment is ended for a collection only when it holds a good deal; a requested
 // collection ends every one.
 constexpr uint64_t kRetireBytes = 16 * kMiB;
+constexpr int kRoundsMax = 8;
+constexpr uint64_t kCompactionBytesMin = 64 * kMiB;  // in one round, to be copied
+constexpr uint64_t kCompactionBytesMax = 2 * kGiB;
 constexpr size_t kRecordsPerTurn = 4096;
 // What a file system may take beyond the data, before a segment is worth punching (again): its maps
 // of a punched file are part of the allocated bytes.
@@ -53,7 +56,7 @@ Collector::Collector(Reactor& reactor, Pool& pool, SegmentStore& segments, MetaS
       catalog_(catalog),
       source_(source),
       config_(config),
-      pacer_(reactor),
+      pacer_(reactor, 0, [this] { return cancelled_; }),
       wanted_(reactor),
       done_(reactor) {
   timer_.context = this;
@@ -89,7 +92,7 @@ Task<Result<CollectionReport>> Collector::collect() {
 
 void Collector::cancel() {
   if (phase_ == Phase::kIdle) return;
-  pacer_.cancel();
+  cancelled_ = true;
   pool_.epochs().wake();
 }
 
@@ -148,13 +151,13 @@ void Collector::enter(Phase phase, uint64_t done, uint64_t all) {
 Task<void> Collector::run_one() {
   const uint64_t ticket = requested_;
   is_thorough_ = ticket > served_;
-  pacer_.reset();
+  cancelled_ = false;
   pacer_.set_rate(is_thorough_ ? 0 : config_.rate_bytes_per_s);
   appended_before_ = appended_bytes();
   removals_before_ = source_.removals();
   last_began_ns_ = reactor_.now_ns();
   report_ = {.started_s = reactor_.wall_clock_s()};
-  auto done = co_await collect_once();
+  auto done = co_await collect_and_compact();
   report_.duration_ms = (reactor_.now_ns() - last_began_ns_) / 1'000'000;
   last_error_.reset();
   if (!done) last_error_ = done.error();
@@ -165,13 +168,34 @@ Task<void> Collector::run_one() {
   if (done)
     LOG_INFO("garbage collection: {} bytes freed in {} ms, {} live of {} held", report_.freed_bytes,
              report_.duration_ms, report_.live_bytes, report_.held_bytes);
-  marks_.reset();
-  allocated_.clear();
   condemned_ = false;
   enter(Phase::kIdle);
   // A cancel is meant for those who wait as well.
-  served_ = pacer_.is_cancelled() ? requested_ : ticket;
+  served_ = cancelled_ ? requested_ : ticket;
   done_.wake_all();
+}
+
+// What compaction leaves behind is freed by another round, so each begins with what the one before
+// has gained.
+Task<Result<void>> Collector::collect_and_compact() {
+  for (int round = 0; round < kRoundsMax; ++round) {
+    auto done = co_await collect_once();
+    uint64_t moved = 0;
+    if (done && round + 1 < kRoundsMax) {
+      auto compacted = co_await compact();
+      if (compacted) moved = *compacted;
+      if (!compacted && compacted.error().kind() == ErrorKind::kNoSpace)
+        LOG_WARN("garbage collection cannot compact: {}", compacted.error().message());
+      else if (!compacted)
+        done = std::unexpected(compacted.error());
+    }
+    candidates_.clear();
+    marks_.reset();
+    allocated_.clear();
+    report_.moved_bytes += moved;
+    if (!done || moved == 0) co_return done;
+  }
+  co_return Result<void>();
 }
 
 // ---- one collection ----
@@ -208,19 +232,22 @@ Task<Result<void>> Collector::wait_recovered() {
   constexpr uint64_t kPauseNs = 10'000'000;
   while (!pool_.is_recovered()) {
     co_await sleep_ns(reactor_, kPauseNs);
-    CO_TRY(co_await pacer_.did(0));
+    CO_TRY(co_await pacer_.spend(0));
   }
   co_return Result<void>();
 }
 
 Task<Result<void>> Collector::barrier() {
-  co_await pool_.epochs().barrier(reactor_, pacer_.is_cancelled());
-  co_return co_await pacer_.did(0);
+  co_await pool_.epochs().barrier(reactor_, cancelled_);
+  co_return co_await pacer_.spend(0);
 }
 
 // A segment whose footer cannot be read keeps all it holds.
 Task<Result<void>> Collector::load_segments() {
   enter(Phase::kReading);
+  condemned_ = false;
+  report_.segments = report_.records = report_.unreadable_segments = 0;
+  report_.live_records = report_.live_bytes = report_.held_bytes = 0;
   marks_ = std::make_unique<Marks>([this](SegmentId id) { return pool_.has_segment(id); });
   CO_TRY_ASSIGN(const std::vector<SegmentInfo> found, co_await segments_.list());
   std::map<SegmentId, SegmentInfo> known;
@@ -240,7 +267,7 @@ Task<Result<void>> Collector::load_segments() {
     marks_->add_segment(*footer);
     allocated_[sealed[i]] = info->second.allocated_bytes;
     enter(Phase::kReading, i, sealed.size());
-    CO_TRY(co_await pacer_.did(footer->trailer.footer_bytes));
+    CO_TRY(co_await pacer_.spend(footer->trailer.footer_bytes));
   }
   report_.segments = marks_->segments().size();
   co_return Result<void>();
@@ -286,7 +313,7 @@ Task<Result<void>> Collector::sweep() {
 
 Task<Result<void>> Collector::sweep_segment(SegmentId id, const SegmentMarks& marks) {
   const SegmentMarks::Totals totals = marks.totals();
-  CO_TRY(co_await pacer_.did(0));
+  CO_TRY(co_await pacer_.spend(0));
   report_.live_records += totals.records;
   report_.live_bytes += totals.live_bytes;
   report_.freed_records += marks.size() - totals.records;
@@ -299,7 +326,13 @@ Task<Result<void>> Collector::sweep_segment(SegmentId id, const SegmentMarks& ma
   now.records = totals.records;
   now.stored_bytes = totals.stored_bytes;
   pool_.set_segment_totals(id, std::move(now));
-  if (totals.records < marks.size() && segments_.can_punch()) co_return co_await punch(id, marks);
+  const std::vector<ByteRange> dead = totals.records < marks.size() && segments_.can_punch()
+                                          ? marks.dead_ranges()
+                                          : std::vector<ByteRange>();
+  uint64_t held = marks.segment_bytes();
+  for (const ByteRange& range : dead) held -= range.end - range.begin;
+  candidates_.push_back({id, &marks, held, totals.live_bytes});
+  if (!dead.empty()) co_return co_await punch(id, marks, dead, held);
   co_return Result<void>();
 }
 
@@ -311,19 +344,18 @@ Task<Result<void>> Collector::remove_segment(SegmentId id, const SegmentMarks& m
   co_return co_await forget_dead(id, marks);
 }
 
-Task<Result<void>> Collector::punch(SegmentId id, const SegmentMarks& marks) {
-  const std::vector<ByteRange> ranges = marks.dead_ranges();
-  uint64_t dead = 0;
-  for (const ByteRange& range : ranges) dead += range.end - range.begin;
+// `needed`: what the segment should take on disk afterwards.
+Task<Result<void>> Collector::punch(SegmentId id, const SegmentMarks& marks,
+                                    const std::vector<ByteRange>& ranges, uint64_t needed) {
   const uint64_t held = allocated_.at(id);
-  const uint64_t needed = marks.segment_bytes() - dead;
   const uint64_t gain = held > needed ? held - needed : 0;
-  if (gain == 0 || gain < dead / kPunchSlackParts) co_return Result<void>();
+  if (gain == 0 || gain < (marks.segment_bytes() - needed) / kPunchSlackParts)
+    co_return Result<void>();
   Result<void> punched;
   for (const ByteRange& range : ranges) {
     punched = co_await segments_.punch(id, range.begin, range.end - range.begin);
     if (!punched) break;
-    punched = co_await pacer_.did(range.end - range.begin > kMiB ? kMiB : kBlockBytes);
+    punched = co_await pacer_.spend(range.end - range.begin > kMiB ? kMiB : kBlockBytes);
     if (!punched) break;
   }
   report_.freed_bytes += punched ? gain : 0;
@@ -341,6 +373,33 @@ Task<Result<void>> Collector::forget_dead(SegmentId id, const SegmentMarks& mark
     if (i % kRecordsPerTurn == kRecordsPerTurn - 1) co_await yield_to(reactor_);
   }
   co_return Result<void>();
+}
+
+// ---- compaction ----
+
+Task<Result<uint64_t>> Collector::compact() {
+  uint64_t held = 0;
+  for (const CompactionCandidate& candidate : candidates_) held += candidate.held_bytes;
+  uint64_t available = 0;
+  if (const auto stores = segments_.stores())
+    for (const StoreInfo& store : *stores) available = std::max(available, store.available_bytes);
+  const CompactionGoal goal{
+      .begin_percent = config_.compact_percent,
+      .end_percent = config_.compact_percent - (config_.compact_percent - 100) / 3,
+      .budget_bytes =
+          std::min(std::clamp(held / 8, kCompactionBytesMin, kCompactionBytesMax), available / 4),
+      .can_punch = segments_.can_punch()};
+  CompactionPlan plan(candidates_, goal);
+  CompactionPlan::sort(candidates_);
+  for (const CompactionCandidate& candidate : candidates_) {
+    if (!plan.consider(candidate)) break;
+    CO_TRY(co_await pacer_.spend(0));
+  }
+  if (plan.empty()) co_return 0;
+  enter(Phase::kMoving);
+  co_return co_await source_.relocate(
+      [&plan](Address address) { return plan.leaves(address); }, pacer_,
+      [this](uint64_t done, uint64_t all) { enter(Phase::kMoving, done, all); });
 }
 
 Task<Result<void>> Collector::measure() {

@@ -13,6 +13,7 @@
 #include "engine/segment_store.h"
 #include "io/gate.h"
 #include "io/sync.h"
+#include "pool/compaction.h"
 #include "pool/live_source.h"
 #include "pool/marks.h"
 #include "pool/pacer.h"
@@ -30,6 +31,8 @@ struct CollectorConfig {
   uint64_t appended_min_percent = 10;
   // Removals alone are reason enough after so long.
   uint64_t removal_age_ms = 30'000;
+  // Sparse segments are compacted when the pool holds more than this part of what is live.
+  uint64_t compact_percent = 120;
 };
 
 // What a collection found and did. Bytes are of records as they lie on disk unless said otherwise.
@@ -37,10 +40,10 @@ struct CollectionReport {
   uint64_t segments = 0;  // that took part: the sealed ones
   uint64_t records = 0;
   uint64_t live_records = 0;
-  uint64_t live_bytes = 0;       // of records in part live, their live part
-  uint64_t held_bytes = 0;       // what the pool takes on disk at the end
-  uint64_t freed_bytes = 0;      // given back to the disks
-  uint64_t freed_records = 0;    // that nothing reached
+  uint64_t live_bytes = 0;     // of records in part live, their live part
+  uint64_t held_bytes = 0;     // what the pool takes on disk at the end
+  uint64_t freed_bytes = 0;    // given back to the disks
+  uint64_t freed_records = 0;  // that nothing reached
   uint64_t removed_segments = 0;
   uint64_t moved_bytes = 0;  // copied out of sparse segments; their space comes with the next one
   uint64_t unreadable_segments = 0;  // no valid footer: nothing of them is ever freed
@@ -50,10 +53,10 @@ struct CollectionReport {
 
 struct CollectorStatus {
   bool running = false;
-  std::string phase;     // while running: waiting, reading, marking, sweeping
+  std::string phase;     // while running: waiting, reading, marking, sweeping, moving
   uint64_t percent = 0;  // of the phase
   uint64_t ticket = 0;   // of the last request that is done
-  bool ended = false;     // a collection has ended; what follows is about the last
+  bool ended = false;    // a collection has ended; what follows is about the last
   std::string error;     // empty: it went well
   CollectionReport last;
 };
@@ -77,12 +80,13 @@ class Collector {
   Task<void> stop();
 
  private:
-  enum class Phase : uint8_t { kIdle, kWaiting, kReading, kMarking, kSweeping };
+  enum class Phase : uint8_t { kIdle, kWaiting, kReading, kMarking, kSweeping, kMoving };
 
   Task<void> run();
   bool is_due() const;
   uint64_t appended_bytes() const;
   Task<void> run_one();
+  Task<Result<void>> collect_and_compact();
   Task<Result<void>> collect_once();
   Task<Result<void>> wait_recovered();
   Task<Result<void>> load_segments();
@@ -92,8 +96,10 @@ class Collector {
   Task<Result<void>> sweep();
   Task<Result<void>> sweep_segment(SegmentId id, const SegmentMarks& marks);
   Task<Result<void>> remove_segment(SegmentId id, const SegmentMarks& marks);
-  Task<Result<void>> punch(SegmentId id, const SegmentMarks& marks);
+  Task<Result<void>> punch(SegmentId id, const SegmentMarks& marks,
+                           const std::vector<ByteRange>& ranges, uint64_t needed);
   Task<Result<void>> forget_dead(SegmentId id, const SegmentMarks& marks);
+  Task<Result<uint64_t>> compact();
   Task<Result<void>> measure();
   void enter(Phase phase, uint64_t done = 0, uint64_t all = 1);
 
@@ -108,8 +114,9 @@ class Collector {
   uint64_t percent_ = 0;
   Pacer pacer_;
   std::unique_ptr<Marks> marks_;
-  std::map<SegmentId, uint64_t> allocated_;  // bytes on disk, when the collection began
-  bool condemned_ = false;                   // what is unmarked is dead from now on
+  std::map<SegmentId, uint64_t> allocated_;      // bytes on disk, when the collection began
+  std::vector<CompactionCandidate> candidates_;  // segments that were swept and hold something
+  bool condemned_ = false;                       // what is unmarked is dead from now on
   CollectionReport report_;
   bool ended_ = false;
   CollectionReport last_;
@@ -117,10 +124,11 @@ class Collector {
 
   uint64_t requested_ = 0;  // tickets
   uint64_t served_ = 0;
-  bool is_thorough_ = false;         // the running collection was requested
-  uint64_t appended_before_ = 0;     // pool bytes appended when the last collection began
-  uint64_t removals_before_ = 0;     // source removals then
+  bool is_thorough_ = false;      // the running collection was requested
+  uint64_t appended_before_ = 0;  // pool bytes appended when the last collection began
+  uint64_t removals_before_ = 0;  // source removals then
   uint64_t last_began_ns_ = 0;
+  bool cancelled_ = false;  // the running collection
   bool stopping_ = false;
   WaitQueue wanted_;
   WaitQueue done_;

@@ -61,8 +61,7 @@ class Epochs {
     while (inside_[ending] > 0 && !abandoned) co_await Wait{*this};
   }
   void wake() {
-    if (waiter_)
-      reactor_->post([waiter = std::exchange(waiter_, {})] { waiter.resume(); });
+    if (waiter_) reactor_->post([waiter = std::exchange(waiter_, {})] { waiter.resume(); });
   }
 
  private:

@@ -23,6 +23,13 @@ class LiveSource {
   using Progress = std::function<void(uint64_t done, uint64_t all)>;
   virtual Task<Result<void>> mark_live(Marks& marks, Pacer& pacer, const Progress& progress) = 0;
 
+  // Copies the records that `leaves` names to new places, in as many trees as possible, and has the
+  // trees refer to those instead. Returns how many bytes were written. The old places are left for
+  // the next collection, which alone knows whether something still refers to them.
+  using Leaves = std::function<bool(Address)>;
+  virtual Task<Result<uint64_t>> relocate(Leaves leaves, Pacer& pacer,
+                                          const Progress& progress) = 0;
+
   // How many images, volumes and snapshots have been removed since the start.
   virtual uint64_t removals() const = 0;
 };

@@ -1,9 +1,11 @@
-// Pacer: what long background work calls between its steps, so that it neither keeps the reactor
-// busy nor takes the disks away from guests, and ends soon when asked to. One reactor's thread.
+// Pacer: keeps long background work (check, scrub, garbage collection) below a rate, lets
+// everything else on the reactor have its turn, and lets the work be cancelled. One reactor's
+// thread; `reactor` outlives it.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 
 #include "base/error.h"
 #include "base/task.h"
@@ -13,37 +15,41 @@ namespace squall {
 
 class Pacer {
  public:
-  explicit Pacer(Reactor& reactor) : reactor_(reactor) {}
+  // `bytes_per_s` 0: as fast as it goes. `cancelled` may be empty.
+  Pacer(Reactor& reactor, uint64_t bytes_per_s, std::function<bool()> cancelled = {})
+      : reactor_(reactor), bytes_per_s_(bytes_per_s), cancelled_(std::move(cancelled)) {}
 
-  // 0: as fast as it goes; others still get their turn.
   void set_rate(uint64_t bytes_per_s) {
-    rate_ = bytes_per_s;
-    busy_until_ns_ = 0;
+    bytes_per_s_ = bytes_per_s;
+    ready_ns_ = 0;
   }
-  void cancel() { cancelled_ = true; }
-  void reset() { cancelled_ = false; }
-  const bool& is_cancelled() const { return cancelled_; }
+  uint64_t spent_bytes() const { return spent_bytes_; }
+  bool is_cancelled() const { return cancelled_ && cancelled_(); }
 
-  // After work that read or wrote about `bytes`. kCancelled when it should end.
-  Task<Result<void>> did(uint64_t bytes) {
+  // To be called with the bytes that a step reads or writes: waits until the rate allows them.
+  // Gives whatever else is pending on the reactor a turn in any case. kCancelled.
+  Task<Result<void>> spend(uint64_t bytes) {
+    spent_bytes_ += bytes;
+    const uint64_t now = reactor_.now_ns();
+    // What was not read in time is not made up for: no bursts.
+    ready_ns_ = std::max(ready_ns_, now);
     co_await yield_to(reactor_);
-    if (rate_ > 0) {
-      const uint64_t now = reactor_.now_ns();
-      busy_until_ns_ = std::max(busy_until_ns_, now) + bytes * 1'000'000'000 / rate_;
-      constexpr uint64_t kSliceNs = 20'000'000;  // how soon a cancel is seen
-      constexpr uint64_t kIgnoredNs = 2'000'000;
-      while (!cancelled_ && busy_until_ns_ > reactor_.now_ns() + kIgnoredNs)
-        co_await sleep_ns(reactor_, std::min(kSliceNs, busy_until_ns_ - reactor_.now_ns()));
-    }
-    if (cancelled_) co_return fail(ErrorKind::kCancelled, "garbage collection was cancelled");
+    while (ready_ns_ > reactor_.now_ns() && !is_cancelled())
+      co_await sleep_ns(reactor_, std::min(ready_ns_ - reactor_.now_ns(), kNapNsMax));
+    if (bytes_per_s_ > 0) ready_ns_ += bytes * kNsPerS / bytes_per_s_;
+    if (is_cancelled()) co_return fail(ErrorKind::kCancelled, "stopped before the end");
     co_return Result<void>();
   }
 
  private:
+  static constexpr uint64_t kNsPerS = 1'000'000'000;
+  static constexpr uint64_t kNapNsMax = 50'000'000;  // how late a cancellation may be noticed
+
   Reactor& reactor_;
-  uint64_t rate_ = 0;
-  uint64_t busy_until_ns_ = 0;  // the work done so far is worth waiting until then
-  bool cancelled_ = false;
+  uint64_t bytes_per_s_;
+  const std::function<bool()> cancelled_;
+  uint64_t spent_bytes_ = 0;
+  uint64_t ready_ns_ = 0;
 };
 
 }  // namespace squall

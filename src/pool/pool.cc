@@ -112,8 +112,7 @@ Task<void> Pool::recover(std::vector<SegmentInfo> found) {
   co_await recovery_.run(std::move(found));
 }
 
-Result<AppendStream*> Pool::stream_for(const std::string& name) {
-  const std::string& store = name.empty() ? config_.default_store : name;
+Result<AppendStream*> Pool::stream_for(const std::string& store) {
   if (const auto stream = streams_.find(store); stream != streams_.end()) return &stream->second;
   TRY_ASSIGN(const std::vector<StoreInfo> stores, segments_.stores());
   TRY(expect_store(stores, store));
@@ -122,9 +121,12 @@ Result<AppendStream*> Pool::stream_for(const std::string& name) {
       .store = store,
       .segment_bytes = config_.segment_bytes,
       .on_loss =
-          [this](const Error& error) {
+          [this, store](SegmentId, const Error& error) {
             ++losses_;
             last_loss_ = error;
+            Losses& own = losses_by_store_[store];
+            ++own.count;
+            own.last = error;
           },
       .on_end = [this](SegmentId id, SegmentTotals totals,
                        bool sealed) { ended_[id] = {std::move(totals), sealed}; }};
@@ -132,32 +134,49 @@ Result<AppendStream*> Pool::stream_for(const std::string& name) {
   return &stream->second;
 }
 
-Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload,
-                                   const Placement& placement) {
+Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                                   std::span<const Fingerprint> fingerprints) {
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
   CHECK(!payload.empty() && payload.size() <= kMaxPayloadBytes && !is_zero(payload));
-  CO_TRY_ASSIGN(AppendStream * stream, stream_for(placement.store));
+  CO_TRY_ASSIGN(AppendStream * stream, stream_for(store_of(placement)));
   // A page is read again by the next look-up; chunks wait until somebody asks for them.
   PayloadRef page;
   if (kind == RecordKind::kPage) page = RecordPayload::copy_of(kind, payload);
-  CO_TRY_ASSIGN(const Address address,
-                co_await stream->append(kind, codec_.encode(payload), payload.size()));
+  const RecordCodec::Encoded encoded = codec_.encode(payload);
+  CO_TRY_ASSIGN(const Address address, co_await stream->append({kind, encoded.codec, encoded.stored,
+                                                                payload.size(), fingerprints}));
   appended_bytes_ += address.stored_bytes();
   if (page != nullptr) keep(address, page);
   co_return address;
 }
 
+AppendMark Pool::mark(const Placement& placement) const {
+  const std::string& store = store_of(placement);
+  const auto losses = losses_by_store_.find(store);
+  return {losses == losses_by_store_.end() ? 0 : losses->second.count, store};
+}
+
+// A store that is full or failing holds up only those who appended to it.
 Task<Result<void>> Pool::sync(AppendMark since) {
   const Gate::Pass pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "pool: it is being closed");
-  for (auto& [store, stream] : streams_) stream.request_sync();
+  std::vector<AppendStream*> streams;
+  for (auto& [store, stream] : streams_)
+    if (!since.store || store == *since.store) streams.push_back(&stream);
+  for (AppendStream* stream : streams) stream->request_sync();
   Result<void> result;
-  for (auto& [store, stream] : streams_) {
-    auto synced = co_await stream.sync();
+  for (AppendStream* stream : streams) {
+    auto synced = co_await stream->sync();
     if (!synced && result) result = std::move(synced);
   }
-  if (result && losses_ != since.losses) co_return std::unexpected(*last_loss_);
+  if (!result) co_return result;
+  if (!since.store) {
+    if (losses_ != since.losses) co_return std::unexpected(*last_loss_);
+  } else if (const auto losses = losses_by_store_.find(*since.store);
+             losses != losses_by_store_.end() && losses->second.count != since.losses) {
+    co_return std::unexpected(*losses->second.last);
+  }
   co_return result;
 }
 

@@ -62,9 +62,10 @@ class Pool final : public RecordStore {
                                                   MetaStore& catalog, Config config);
   ~Pool() override;
 
-  Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                               const Placement& placement) override;
+  Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                               std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
+  AppendMark mark(const Placement& placement) const override;
   Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override { return cache_.find(address); }
@@ -110,6 +111,9 @@ class Pool final : public RecordStore {
 
   Pool(Reactor& reactor, SegmentStore& segments, MetaStore& catalog, Config config,
        const std::vector<SegmentInfo>& found);
+  const std::string& store_of(const Placement& placement) const {
+    return placement.store.empty() ? config_.default_store : placement.store;
+  }
   Result<AppendStream*> stream_for(const std::string& store);
   ConstBytes find_unwritten(Address address) const;
   Task<Result<PayloadRef>> fetch(Address address);
@@ -130,8 +134,13 @@ class Pool final : public RecordStore {
   std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
   Recovery recovery_;
   std::function<bool(Address)> reference_guard_;
-  uint64_t losses_ = 0;
+  struct Losses {
+    uint64_t count = 0;
+    std::optional<Error> last;
+  };
+  uint64_t losses_ = 0;  // in all stores
   std::optional<Error> last_loss_;
+  std::map<std::string, Losses> losses_by_store_;
   uint64_t appended_bytes_ = 0;
   uint64_t records_read_ = 0;
   uint64_t corrupt_reads_ = 0;

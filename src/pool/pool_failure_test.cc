@@ -63,6 +63,25 @@ TEST_F(PoolFailureTest, FailedSyncIsNeverRetriedIntoASuccess) {
   EXPECT_EQ(run(pool_->stats())->losses, 1);
 }
 
+TEST_F(PoolFailureTest, AStoreThatFailsConcernsItsOwnWritersOnly) {
+  open();
+  const Placement elsewhere{"other"};
+  const AppendMark main = pool_->mark(Placement{});
+  const AppendMark other = pool_->mark(elsewhere);
+  ASSERT_TRUE(run(pool_->append(RecordKind::kChunk, make_payload(5000, 1), elsewhere)));
+  segments_.fail_next(Call::kWrite, ENOSPC);
+  EXPECT_EQ(run(pool_->sync(other)).error().kind(), ErrorKind::kNoSpace);
+  segments_.fail_next(Call::kWrite, EIO);
+  EXPECT_FALSE(run(pool_->sync(other)));
+  ASSERT_TRUE(append(make_payload(5000, 2)));
+  EXPECT_TRUE(run(pool_->sync(main)));
+  EXPECT_FALSE(run(pool_->sync(other)));
+  EXPECT_FALSE(run(pool_->sync())) << "whose writer may have appended anywhere";
+  const AppendMark later = pool_->mark(elsewhere);
+  ASSERT_TRUE(run(pool_->append(RecordKind::kChunk, make_payload(5000, 3), elsewhere)));
+  EXPECT_TRUE(run(pool_->sync(later)));
+}
+
 TEST_F(PoolFailureTest, EveryWaiterOfAFailedSyncHearsOfIt) {
   open();
   ASSERT_TRUE(append(make_payload(5000, 1)));

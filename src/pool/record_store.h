@@ -4,6 +4,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,8 @@ struct Placement {
 // default mark stands for the store's beginning: after any loss, sync() with it fails for good.
 struct AppendMark {
   uint64_t losses = 0;
+  // The only store its writer appends to: what is wrong with the others does not concern it.
+  std::optional<std::string> store{};
 };
 
 class RecordStore {
@@ -37,13 +41,17 @@ class RecordStore {
   // Appends one record of 1 byte to 64 KiB of payload that is not all zero; its address may be used
   // (read, referenced) at once but is durable only after a later sync(). The payload is copied or
   // compressed before the first suspension, so the caller may reuse it when the call returns a
-  // suspended task.
+  // suspended task. `fingerprints`, one per 4 KiB block of a chunk, are kept with its segment, so
+  // that later data can be found equal to it; without them it takes no part in deduplication.
   virtual Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                                       const Placement& placement) = 0;
+                                       const Placement& placement,
+                                       std::span<const Fingerprint> fingerprints = {}) = 0;
   virtual AppendMark mark() const = 0;
-  // Everything appended before the call is durable when it returns well. Fails when anything that
-  // was appended since `since` may be lost: the writer must then append it all again. kNoSpace
-  // loses nothing: a later sync() tries again.
+  // For a writer that appends with this placement alone.
+  virtual AppendMark mark(const Placement& placement) const = 0;
+  // Everything appended before the call is durable when it returns well (of a mark with a store:
+  // everything in that store). Fails when anything that was appended since `since` may be lost: the
+  // writer must then append it all again. kNoSpace loses nothing: a later sync() tries again.
   virtual Task<Result<void>> sync(AppendMark since = {}) = 0;
   // Verified; kCorrupt (os_errno EIO) when no good copy is found. Concurrent reads of one address
   // share one fetch.

@@ -67,7 +67,7 @@ Task<Result<Recovery::Header>> Recovery::read_header(SegmentInfo segment) {
 
 Task<Result<Recovery::Outcome>> Recovery::seal(SegmentInfo segment, Header header,
                                                SegmentTotals& totals) {
-  CO_TRY_ASSIGN(const SegmentScan scan,
+  CO_TRY_ASSIGN(SegmentScan scan,
                 co_await scan_segment(segments_, pool_, segment.id, segment.size_bytes,
                                       [this] { return cancelled_; }));
   if (scan.records.empty()) {
@@ -84,15 +84,10 @@ Task<Result<Recovery::Outcome>> Recovery::seal(SegmentInfo segment, Header heade
     totals.stored_bytes += entry.sectors * kSectorBytes;
   }
   totals.records = scan.records.size();
-  const uint64_t footer_offset = round_up(scan.end_bytes, kBlockBytes);
-  const std::vector<std::byte> footer =
-      encode_segment_footer(pool_, segment.id, footer_offset, scan.records, {});
-  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
-  CO_TRY(co_await segments_.truncate(segment.id, scan.end_bytes));
-  CO_TRY(co_await segments_.write(segment.id, std::span(&iov, 1), footer_offset));
-  CO_TRY(co_await segments_.sync(segment.id));
+  const uint64_t end_bytes = scan.end_bytes;
+  CO_TRY(co_await seal_segment(segments_, pool_, segment.id, std::move(scan)));
   LOG_INFO("pool: sealed segment {}, which was open, at {} bytes ({} records)", segment.id,
-           scan.end_bytes, totals.records);
+           end_bytes, totals.records);
   co_return Outcome::kSealed;
 }
 

@@ -3,11 +3,16 @@
 #include <algorithm>
 
 #include "base/buffer.h"
+#include "base/check.h"
+#include "pool/fingerprint.h"
+#include "pool/record_codec.h"
 
 namespace squall {
 
 namespace {
-constexpr uint64_t kPieceBytes = 4 * kMiB;
+// Small, because a piece is decompressed and hashed in one go on the reactor's thread: a
+// millisecond or two.
+constexpr uint64_t kPieceBytes = kMiB;
 constexpr uint64_t kMaxStoredBytes = kMaxRecordSectors * kSectorBytes;
 
 Task<Result<void>> read_exactly(SegmentStore& segments, SegmentId id, Bytes to, uint64_t offset) {
@@ -18,33 +23,63 @@ Task<Result<void>> read_exactly(SegmentStore& segments, SegmentId id, Bytes to, 
   co_return Result<void>();
 }
 
-// Looks for records in `window`, which lies at `base` of the segment, from `at` on (an offset in
-// the segment) and before `limit`. Returns where to go on.
-uint64_t scan_window(ConstBytes window, uint64_t base, uint64_t at, uint64_t limit,
-                     uint64_t pool_seed, SegmentId id, SegmentScan& scan) {
-  while (at < limit) {
-    const uint64_t sector = at / kSectorBytes;
-    const ConstBytes from = window.subspan(at - base);
-    if (!has_record_magic(from)) {
-      at += kSectorBytes;
-      continue;
+// Fills a SegmentScan, window after window.
+class Scanner {
+ public:
+  Scanner(const Uuid& pool, SegmentId id) : pool_seed_(pool_seed(pool)), id_(id) {}
+
+  // Looks for records that begin before `limit` in `window`, which lies at `base` of the segment;
+  // both are offsets in the segment. Goes on where the last window's records ended.
+  void look_at(ConstBytes window, uint64_t base, uint64_t limit) {
+    scan_.blank = scan_.blank && is_zero(window);
+    next_ = std::max(next_, base);
+    while (next_ < limit) {
+      const ConstBytes from = window.subspan(next_ - base);
+      const uint64_t sector = next_ / kSectorBytes;
+      if (const auto record = find_record(from, sector)) {
+        add(*record, sector);
+        next_ += record->header.sectors() * kSectorBytes;
+        scan_.end_bytes = next_;
+      } else {
+        next_ += kSectorBytes;
+      }
     }
-    const auto record = decode_record(from, record_seed(pool_seed, id, sector));
-    if (!record) {
-      at += kSectorBytes;
-      continue;
-    }
-    const RecordHeader& header = record->header;
-    scan.records.push_back({.sector = static_cast<uint32_t>(sector),
-                            .sectors = static_cast<uint16_t>(header.sectors()),
-                            .kind = header.kind,
-                            .codec = header.codec,
-                            .raw_bytes = header.raw_bytes});
-    at += header.sectors() * kSectorBytes;
-    scan.end_bytes = at;
   }
-  return at;
-}
+  SegmentScan take() { return std::move(scan_); }
+
+ private:
+  std::optional<RecordView> find_record(ConstBytes from, uint64_t sector) const {
+    if (!has_record_magic(from)) return std::nullopt;
+    auto record = decode_record(from, record_seed(pool_seed_, id_, sector));
+    if (!record) return std::nullopt;
+    return *record;
+  }
+  void add(const RecordView& record, uint64_t sector) {
+    const RecordHeader& header = record.header;
+    const size_t first = scan_.fingerprints.size();
+    if (header.kind == RecordKind::kChunk) {
+      const Bytes payload = Bytes(payload_).first(header.raw_bytes);
+      if (codec_.decode(header.codec, record.payload, payload))
+        fingerprinter_.append(payload, scan_.fingerprints);
+    }
+    scan_.records.push_back(
+        {.sector = static_cast<uint32_t>(sector),
+         .sectors = static_cast<uint16_t>(header.sectors()),
+         .kind = header.kind,
+         .codec = header.codec,
+         .raw_bytes = header.raw_bytes,
+         .first_fingerprint = static_cast<uint32_t>(first),
+         .fingerprints = static_cast<uint16_t>(scan_.fingerprints.size() - first)});
+  }
+
+  uint64_t pool_seed_;
+  SegmentId id_;
+  RecordCodec codec_{Codec::kNone};
+  Fingerprinter fingerprinter_;
+  std::vector<std::byte> payload_ = std::vector<std::byte>(kMaxPayloadBytes);
+  uint64_t next_ = kSegmentHeaderBytes;
+  SegmentScan scan_;
+};
 }  // namespace
 
 Task<Result<SegmentTrailer>> read_segment_trailer(SegmentStore& segments, Uuid pool, SegmentId id,
@@ -65,20 +100,33 @@ Task<Result<SegmentFooter>> read_segment_footer(SegmentStore& segments, SegmentT
 
 Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                        uint64_t segment_bytes, std::function<bool()> cancelled) {
-  SegmentScan scan;
-  const uint64_t seed = pool_seed(pool);
+  Scanner scanner(pool, id);
   // A record that begins in a piece may end behind it: each window reaches that much further.
   AlignedBuffer window(std::min(segment_bytes, kPieceBytes + kMaxStoredBytes));
-  uint64_t at = kSegmentHeaderBytes;
   for (uint64_t base = 0; base < segment_bytes; base += kPieceBytes) {
     if (cancelled()) co_return fail(ErrorKind::kCancelled, "scan of segment {} stopped", id);
     const Bytes piece = window.bytes().first(std::min(window.size(), segment_bytes - base));
     CO_TRY(co_await read_exactly(segments, id, piece, base));
-    scan.blank = scan.blank && is_zero(piece);
-    const uint64_t limit = std::min(base + kPieceBytes, base + piece.size());
-    at = scan_window(piece, base, std::max(at, base), limit, seed, id, scan);
+    scanner.look_at(piece, base, std::min(base + kPieceBytes, base + piece.size()));
   }
-  co_return scan;
+  co_return scanner.take();
+}
+
+Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id, SegmentScan scan) {
+  CHECK(!scan.records.empty());
+  const uint64_t footer_offset = round_up(scan.end_bytes, kBlockBytes);
+  // Its writer may have left room for none: those of volumes that do not deduplicate.
+  if (footer_offset + footer_and_trailer_bytes(scan.records.size(), scan.fingerprints.size()) >
+      kMaxSegmentBytes) {
+    scan.fingerprints.clear();
+    for (RecordEntry& entry : scan.records) entry.first_fingerprint = entry.fingerprints = 0;
+  }
+  const std::vector<std::byte> footer =
+      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
+  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
+  CO_TRY(co_await segments.truncate(id, scan.end_bytes));
+  CO_TRY(co_await segments.write(id, std::span(&iov, 1), footer_offset));
+  co_return co_await segments.sync(id);
 }
 
 }  // namespace squall

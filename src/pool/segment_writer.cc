@@ -35,12 +35,13 @@ bool SegmentWriter::back_takes(uint64_t bytes) const {
          batches_.back().used + bytes <= kBatchBytes;
 }
 
-bool SegmentWriter::fits(uint64_t stored_bytes) const {
-  const uint64_t bytes = record_sectors(stored_bytes) * kSectorBytes;
+bool SegmentWriter::fits(const NewRecord& record) const {
+  const uint64_t bytes = record_sectors(record.stored.size()) * kSectorBytes;
   uint64_t begin = end_ == 0 ? kSegmentHeaderBytes : end_;
   if (end_ != 0 && !back_takes(bytes)) begin = round_up(end_, kWriteAlignment);
   return round_up(begin + bytes, kWriteAlignment) +
-             footer_and_trailer_bytes(entries_.size() + 1, 0) <=
+             footer_and_trailer_bytes(entries_.size() + 1,
+                                      fingerprints_.size() + record.fingerprints.size()) <=
          options_.segment_bytes;
 }
 
@@ -68,11 +69,12 @@ void SegmentWriter::close(Batch& batch) {
   end_ = batch.end();
 }
 
-Address SegmentWriter::append(RecordKind kind, Codec codec, ConstBytes stored, uint64_t raw_bytes) {
-  CHECK(!failure_ && fits(stored.size()));
-  const RecordHeader header{.kind = kind,
-                            .codec = codec,
-                            .raw_bytes = static_cast<uint32_t>(raw_bytes),
+Address SegmentWriter::append(const NewRecord& record) {
+  CHECK(!failure_ && fits(record));
+  const ConstBytes stored = record.stored;
+  const RecordHeader header{.kind = record.kind,
+                            .codec = record.codec,
+                            .raw_bytes = static_cast<uint32_t>(record.raw_bytes),
                             .stored_bytes = static_cast<uint32_t>(stored.size())};
   const uint64_t bytes = header.sectors() * kSectorBytes;
   const bool fills_batch = !batches_.empty() && !back_takes(bytes);
@@ -87,10 +89,13 @@ Address SegmentWriter::append(RecordKind kind, Codec codec, ConstBytes stored, u
   end_ = batch.end();
   entries_.push_back({.sector = static_cast<uint32_t>(sector),
                       .sectors = static_cast<uint16_t>(header.sectors()),
-                      .kind = kind,
-                      .codec = codec,
-                      .raw_bytes = header.raw_bytes});
-  raw_bytes_ += raw_bytes;
+                      .kind = header.kind,
+                      .codec = header.codec,
+                      .raw_bytes = header.raw_bytes,
+                      .first_fingerprint = static_cast<uint32_t>(fingerprints_.size()),
+                      .fingerprints = static_cast<uint16_t>(record.fingerprints.size())});
+  fingerprints_.insert(fingerprints_.end(), record.fingerprints.begin(), record.fingerprints.end());
+  raw_bytes_ += header.raw_bytes;
   stored_bytes_ += bytes;
   // Last, because it may run until a write fails and take the batches away.
   if (fills_batch) start_writing();
@@ -170,7 +175,7 @@ void SegmentWriter::fail_with(const Error& error) {
                              options_.id, synced_end_));
   LOG_ERROR("{}", failure_->message());
   if (!writing_) batches_.clear();
-  if (options_.on_loss) options_.on_loss(*failure_);
+  if (options_.on_loss) options_.on_loss(options_.id, *failure_);
 }
 
 Task<Result<void>> SegmentWriter::wait_write() {
@@ -226,6 +231,7 @@ Task<Result<void>> SegmentWriter::cut_to_durable() {
     raw_bytes_ -= entry->raw_bytes;
     stored_bytes_ -= entry->sectors * kSectorBytes;
   }
+  if (lost != entries_.end()) fingerprints_.resize(lost->first_fingerprint);
   entries_.erase(lost, entries_.end());
   end_ = written_end_ = synced_end_;
   if (entries_.empty()) co_return Result<void>();
@@ -234,7 +240,7 @@ Task<Result<void>> SegmentWriter::cut_to_durable() {
 
 Task<Result<void>> SegmentWriter::write_footer() {
   const std::vector<std::byte> footer =
-      encode_segment_footer(options_.pool, options_.id, written_end_, entries_, {});
+      encode_segment_footer(options_.pool, options_.id, written_end_, entries_, fingerprints_);
   const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
   CO_TRY(co_await segments_.write(options_.id, std::span(&iov, 1), written_end_));
   co_return co_await segments_.sync(options_.id);

@@ -15,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/buffer.h"
@@ -33,6 +34,14 @@ struct SegmentTotals {
   uint64_t stored_bytes = 0;  // records as they lie on disk
 };
 
+struct NewRecord {
+  RecordKind kind = RecordKind::kChunk;
+  Codec codec = Codec::kNone;
+  ConstBytes stored;
+  uint64_t raw_bytes = 0;
+  std::span<const Fingerprint> fingerprints;
+};
+
 class SegmentWriter {
  public:
   static constexpr uint64_t kBatchBytes = kMiB;
@@ -42,7 +51,7 @@ class SegmentWriter {
     SegmentId id = 0;
     std::string store;
     uint64_t segment_bytes = 0;  // footer included
-    std::function<void(const Error&)> on_loss;
+    std::function<void(SegmentId, const Error&)> on_loss;
   };
   // The segment exists and is empty. `segments` outlives the writer.
   SegmentWriter(Reactor& reactor, SegmentStore& segments, Options options);
@@ -53,14 +62,17 @@ class SegmentWriter {
 
   SegmentId id() const { return options_.id; }
   bool has_failed() const { return failure_.has_value(); }
-  bool fits(uint64_t stored_bytes) const;
+  bool fits(const NewRecord& record) const;
   // What waits in memory to be written.
   uint64_t unwritten_bytes() const { return failure_ ? 0 : end_ - written_end_; }
   uint64_t used_bytes() const { return end_; }
   SegmentTotals totals() const;
+  // What the footer will say. References are good until the next append or suspension.
+  const std::vector<RecordEntry>& entries() const { return entries_; }
+  const std::vector<Fingerprint>& fingerprints() const { return fingerprints_; }
 
-  // Never suspends. The record must fit, and the segment must not have failed.
-  Address append(RecordKind kind, Codec codec, ConstBytes stored, uint64_t raw_bytes);
+  // Never suspends and copies. The record must fit, and the segment must not have failed.
+  Address append(const NewRecord& record);
   // Until the next batch is written, or the segment has failed. kNoSpace when the disk is full.
   // For a segment with a full batch or a sync requested; returns at once when nothing waits.
   Task<Result<void>> wait_write();
@@ -103,6 +115,7 @@ class SegmentWriter {
   std::deque<Batch> batches_;  // the front one is being written, the back one is being filled
   AlignedBuffer spare_;
   std::vector<RecordEntry> entries_;
+  std::vector<Fingerprint> fingerprints_;
   uint64_t raw_bytes_ = 0;
   uint64_t stored_bytes_ = 0;
 

@@ -25,7 +25,7 @@ enum class Loss {
   kSectors,  // some sectors of some of the writes
 };
 
-class MemorySegmentStore final : public SegmentStore {
+class MemorySegmentStore : public SegmentStore {
  public:
   enum class Call { kCreate, kWrite, kSync, kRead, kTruncate, kPunch, kRemove };
 

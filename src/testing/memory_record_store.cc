@@ -36,7 +36,7 @@ bool MemoryRecordStore::must_fail() {
 }
 
 Task<Result<Address>> MemoryRecordStore::append(RecordKind kind, ConstBytes payload,
-                                                const Placement&) {
+                                                const Placement&, std::span<const Fingerprint>) {
   CHECK(payload.size() <= 64 * kKiB && !is_zero(payload));
   ++counts_.appends;
   const bool fails = must_fail();

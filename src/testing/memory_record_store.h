@@ -32,9 +32,10 @@ class MemoryRecordStore : public RecordStore {
   MemoryRecordStore(Reactor& reactor, Options options)
       : reactor_(reactor), options_(options), random_(options.seed) {}
 
-  Task<Result<Address>> append(RecordKind kind, ConstBytes payload,
-                               const Placement& placement) override;
+  Task<Result<Address>> append(RecordKind kind, ConstBytes payload, const Placement& placement,
+                               std::span<const Fingerprint> fingerprints = {}) override;
   AppendMark mark() const override { return {losses_}; }
+  AppendMark mark(const Placement&) const override { return {losses_}; }  // it is one store
   Task<Result<void>> sync(AppendMark since = {}) override;
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override;

@@ -7,8 +7,11 @@ namespace squall {
 
 namespace {
 
-// Status is answered in pieces, so that one request over a huge disk stays bounded.
+// Status looks up a piece at a time: little when few extents are wanted, and never so much that the
+// runs of one piece take much memory. A piece with few runs is followed by one twice as long.
 constexpr uint64_t kStatusBlocks = 64 * kLeafBlocks;
+constexpr uint64_t kStatusBlocksMax = 1024 * kLeafBlocks;
+constexpr size_t kFewRuns = 1024;
 
 struct Blocks {
   uint64_t first;
@@ -77,12 +80,14 @@ Task<Result<void>> read_base(Reactor& reactor, RecordStore& records, IndexRoot r
 }
 
 Task<Result<void>> base_status(RecordStore& records, IndexRoot root, uint64_t offset,
-                               uint64_t length, std::vector<DiskExtent>& extents) {
+                               uint64_t length, size_t max_extents,
+                               std::vector<DiskExtent>& extents) {
   const uint64_t end = offset + length;
+  uint64_t piece = max_extents < kFewRuns ? kLeafBlocks : kStatusBlocks;
   std::vector<BlockRun> runs;
-  while (offset < end) {
+  while (offset < end && extents.size() <= max_extents) {
     Blocks blocks = blocks_of(offset, end - offset);
-    blocks.count = std::min(blocks.count, kStatusBlocks);
+    blocks.count = std::min(blocks.count, piece);
     runs.clear();
     CO_TRY(co_await index_lookup(records, root, blocks.first, blocks.count, runs));
     for (const BlockRun& run : runs) {
@@ -91,6 +96,8 @@ Task<Result<void>> base_status(RecordStore& records, IndexRoot root, uint64_t of
       append_extent(extents, to - from, run.chunk.is_hole(), run.chunk.is_hole());
     }
     offset = std::min(end, (blocks.first + blocks.count) * kBlockBytes);
+    piece = runs.size() < kFewRuns ? std::min(2 * piece, kStatusBlocksMax)
+                                   : std::min(piece, kStatusBlocks);
   }
   co_return Result<void>{};
 }
@@ -122,7 +129,7 @@ Task<Result<void>> SnapshotDisk::read_sparse(uint64_t offset, Bytes to,
 
 Task<Result<void>> SnapshotDisk::status(uint64_t offset, uint64_t length, size_t max_extents,
                                         std::vector<DiskExtent>& extents) {
-  CO_TRY(co_await base_status(records_, pin_.root(), offset, length, extents));
+  CO_TRY(co_await base_status(records_, pin_.root(), offset, length, max_extents, extents));
   limit_extents(extents, max_extents);
   co_return Result<void>{};
 }

@@ -16,9 +16,11 @@ namespace squall {
 // left unwritten. Chunks that are not cached are fetched concurrently.
 Task<Result<void>> read_base(Reactor& reactor, RecordStore& records, IndexRoot root,
                              uint64_t offset, Bytes to, std::vector<DiskExtent>& extents);
-// Appends the extents of [offset, offset + length).
+// Appends the extents of [offset, offset + length), from its beginning until there are more than
+// `max_extents` in the list: the last one may then be cut short.
 Task<Result<void>> base_status(RecordStore& records, IndexRoot root, uint64_t offset,
-                               uint64_t length, std::vector<DiskExtent>& extents);
+                               uint64_t length, size_t max_extents,
+                               std::vector<DiskExtent>& extents);
 // Brings the chunks of the range into the cache.
 Task<Result<void>> prefetch_base(Reactor& reactor, RecordStore& records, IndexRoot root,
                                  uint64_t offset, uint64_t length);

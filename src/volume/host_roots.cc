@@ -37,7 +37,7 @@ class MarkingVisitor : public IndexVisitor {
   Task<Result<void>> rest(uint64_t pages) override {
     if (error_) co_return std::unexpected(*error_);
     constexpr uint64_t kPageBytes = 8 * kKiB;  // a full leaf, nearly
-    co_return co_await pacer_.did(pages * kPageBytes);
+    co_return co_await pacer_.spend(pages * kPageBytes);
   }
   Result<void> outcome() const {
     if (error_) return std::unexpected(*error_);
@@ -68,7 +68,7 @@ Task<Result<void>> mark_import(std::shared_ptr<ImportDisk> import, Marks& marks,
       CO_TRY(marks.mark_blocks(run.chunk, run.chunk_block, run.count));
     if (runs.size() < kRunsAtOnce) co_return Result<void>();
     block = runs.back().block + runs.back().count;
-    CO_TRY(co_await pacer.did(0));
+    CO_TRY(co_await pacer.spend(0));
   }
 }
 
@@ -118,6 +118,126 @@ Task<Result<void>> HostVolumes::mark_live(Marks& marks, Pacer& pacer, const Prog
     CO_TRY(co_await mark_root(records_, {address, height}, marks, pacer));
   }
   co_return Result<void>();
+}
+
+// ---- relocation ----
+
+// Puts a relocated root into the head of an image or a snapshot. False when there was nothing to
+// do: no root moved, or somebody removed it meanwhile.
+Task<Result<bool>> HostVolumes::replace_root(std::string partition, std::string key,
+                                             SnapshotHead head, IndexRelocation& relocation,
+                                             AppendMark mark, IndexRoot& moved) {
+  const IndexRoot root{head.root, head.root_height};
+  CO_TRY_ASSIGN(moved, co_await relocation.relocate(root, Placement{head.store}));
+  if (moved == root) co_return false;
+  CO_TRY(co_await records_.sync(mark));
+  MetaTransaction transaction;
+  transaction.partition = std::move(partition);
+  transaction.compares.push_back({key, encode(head)});
+  head.root = moved.address;
+  head.root_height = moved.height;
+  transaction.puts.push_back({key, encode(head)});
+  auto done = co_await meta_.commit(std::move(transaction));
+  if (!done && done.error().kind() == ErrorKind::kConflict) co_return false;
+  CO_TRY(std::move(done));
+  co_return true;
+}
+
+Task<Result<void>> HostVolumes::relocate_image(std::string name, IndexRelocation& relocation,
+                                               AppendMark mark) {
+  const auto before = images_.find(name);
+  if (before == images_.end()) co_return Result<void>();
+  const uint64_t id = before->second.id;
+  IndexRoot root;
+  CO_TRY_ASSIGN(const bool replaced, co_await replace_root("i/" + name, std::string(kHeadKey),
+                                                           before->second, relocation, mark, root));
+  const auto now = images_.find(name);
+  if (!replaced || now == images_.end() || now->second.id != id) co_return Result<void>();
+  now->second.root = root.address;
+  now->second.root_height = root.height;
+  co_return Result<void>();
+}
+
+// The caller holds the entry's verbs, so nobody else changes its snapshots.
+Task<Result<void>> HostVolumes::relocate_snapshot(std::string name, EntryRef entry,
+                                                  std::string snapshot, IndexRelocation& relocation,
+                                                  AppendMark mark) {
+  IndexRoot root;
+  CO_TRY_ASSIGN(const bool replaced,
+                co_await replace_root(volume_partition(name), snapshot_key(snapshot),
+                                      entry->snapshots.at(snapshot), relocation, mark, root));
+  if (!replaced) co_return Result<void>();
+  SnapshotHead& head = entry->snapshots.at(snapshot);
+  head.root = root.address;
+  head.root_height = root.height;
+  co_return Result<void>();
+}
+
+Task<Result<void>> HostVolumes::relocate_stateless(std::string name, EntryRef entry,
+                                                   IndexRelocation& relocation, AppendMark mark) {
+  VolumeHead head = entry->head;
+  const IndexRoot root{head.root, head.root_height};
+  CO_TRY_ASSIGN(const IndexRoot moved, co_await relocation.relocate(root, Placement{head.store}));
+  if (moved == root) co_return Result<void>();
+  CO_TRY(co_await records_.sync(mark));
+  head.root = moved.address;
+  head.root_height = moved.height;
+  std::string value = encode(head);
+  MetaTransaction transaction;
+  transaction.partition = volume_partition(name);
+  transaction.compares.push_back({std::string(kHeadKey), entry->head_value});
+  transaction.puts.push_back({std::string(kHeadKey), value});
+  CO_TRY(co_await meta_.commit(std::move(transaction)));
+  entry->head = std::move(head);
+  entry->head_value = std::move(value);
+  if (entry->stateless != nullptr) entry->stateless->set_base(moved);
+  co_return Result<void>();
+}
+
+Task<Result<void>> HostVolumes::relocate_volume(std::string name, IndexRelocation& relocation,
+                                                AppendMark mark) {
+  const auto it = volumes_.find(name);
+  if (it == volumes_.end()) co_return Result<void>();
+  const EntryRef entry = it->second;
+  co_await entry->verbs->acquire();
+  SemaphoreGuard guard(*entry->verbs);
+  if (entry->removed) co_return Result<void>();
+  std::vector<std::string> snapshots;
+  for (const auto& [snapshot, head] : entry->snapshots) snapshots.push_back(snapshot);
+  for (const std::string& snapshot : snapshots)
+    CO_TRY(co_await relocate_snapshot(name, entry, snapshot, relocation, mark));
+  if (entry->head.stateless) co_return co_await relocate_stateless(name, entry, relocation, mark);
+  // Thousands of volumes that nobody uses need no objects: only if the root moves.
+  if (entry->disk == nullptr) {
+    const IndexRoot root{entry->head.root, entry->head.root_height};
+    CO_TRY_ASSIGN(const IndexRoot moved,
+                  co_await relocation.relocate(root, Placement{entry->head.store}));
+    if (moved == root) co_return Result<void>();
+  }
+  CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
+  co_return co_await disk->relocate(relocation, mark);
+}
+
+Task<Result<uint64_t>> HostVolumes::relocate(Leaves leaves, Pacer& pacer,
+                                             const Progress& progress) {
+  const AppendMark mark = records_.mark();
+  IndexRelocation relocation(records_, std::move(leaves),
+                             [&pacer](uint64_t bytes) { return pacer.spend(bytes); });
+  std::vector<std::string> images;
+  for (const auto& [name, head] : images_) images.push_back(name);
+  std::vector<std::string> volumes;
+  for (const auto& [name, entry] : volumes_) volumes.push_back(name);
+  const uint64_t all = images.size() + volumes.size();
+  uint64_t done = 0;
+  for (const std::string& name : images) {
+    progress(done++, all);
+    CO_TRY(co_await relocate_image(name, relocation, mark));
+  }
+  for (const std::string& name : volumes) {
+    progress(done++, all);
+    CO_TRY(co_await relocate_volume(name, relocation, mark));
+  }
+  co_return relocation.moved_bytes();
 }
 
 }  // namespace squall

@@ -24,6 +24,7 @@ HostVolumes::HostVolumes(Reactor& reactor, FileSystem& files, RecordStore& recor
       files_(files),
       config_(std::move(config)),
       scratch_{reactor, files, records, config_.scratch, 0},
+      room_(reactor, segments, config_.reserve_bytes),
       id_mutex_(std::make_unique<Mutex>(reactor)) {}
 
 HostVolumes::~HostVolumes() = default;
@@ -107,8 +108,7 @@ Task<Result<void>> HostVolumes::open_journal() {
                                          replayed.push_back({record, place});
                                        }));
   context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
-                                   config_.commit_bytes, config_.quota_bytes,
-                                   [this](uint64_t more) { return pool_has_room(more); }});
+                                   config_.commit_bytes, config_.quota_bytes, room_});
   for (const Replayed& r : replayed) {
     const std::string& name = names_by_id_.at(r.record.volume_id);
     const EntryRef& entry = volumes_.at(name);
@@ -293,28 +293,6 @@ Result<void> HostVolumes::check_store(const std::string& store) const {
   return fail(ErrorKind::kNotFound, "store {} does not exist; see: squall status", store);
 }
 
-// Guests' writes may not use up what commits, catalog and file system need to go on. The answer is
-// an estimate, refreshed twice a second: what is dirty in all volumes counts as used.
-bool HostVolumes::pool_has_room(uint64_t more) {
-  const uint64_t now = reactor_.now_ns();
-  if (room_checked_ns_ == 0 || now - room_checked_ns_ > 500'000'000) {
-    room_checked_ns_ = now;
-    room_bytes_ = 0;
-    if (const auto stores = segments_.stores())
-      for (const StoreInfo& store : *stores)
-        if (store.available) room_bytes_ = std::max(room_bytes_, store.available_bytes);
-    uint64_t dirty = 0;
-    for (const auto& [name, entry] : volumes_)
-      if (entry->disk != nullptr) dirty += entry->disk->dirty_bytes();
-    const uint64_t taken = dirty + dirty / 8 + config_.reserve_bytes;
-    room_bytes_ = room_bytes_ > taken ? room_bytes_ - taken : 0;
-  }
-  const uint64_t need = more + more / 8;
-  if (room_bytes_ < need) return false;
-  room_bytes_ -= need;
-  return true;
-}
-
 // ---- background ----
 
 Task<void> HostVolumes::background() {
@@ -335,11 +313,14 @@ Task<void> HostVolumes::background() {
   };
   while (!gate_.is_closed()) {
     co_await Sleep{*this};
-    if (!gate_.is_closed()) co_await background_round();
+    if (!gate_.is_closed()) background_round();
   }
 }
 
-Task<void> HostVolumes::background_round() {
+// Starts what is due and waits for none of it: a volume that cannot commit holds up no other.
+void HostVolumes::background_round() {
+  // Closed together, so that their catalog transactions share syncs, and not all at once.
+  constexpr uint64_t kClosingsMax = 64;
   const uint64_t now = reactor_.now_ns();
   std::vector<std::pair<std::string, EntryRef>> idle;
   for (const auto& [name, entry] : volumes_) {
@@ -347,16 +328,29 @@ Task<void> HostVolumes::background_round() {
     if (entry->disk != nullptr && entry->disk->is_dirty() &&
         now - entry->disk->dirty_since_ns() > config_.commit_age_ms * 1'000'000)
       entry->disk->request_commit();
-    if (entry->clients == 0 && now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
+    if (entry->clients == 0 && !entry->closing && closings_ + idle.size() < kClosingsMax &&
+        now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
       idle.emplace_back(name, entry);
   }
-  for (const auto& [name, entry] : idle) {
-    if (gate_.is_closed()) co_return;
-    co_await close_idle(name, entry);
-  }
+  for (const auto& [name, entry] : idle) spawn(close_idle(name, entry));
 }
 
 Task<void> HostVolumes::close_idle(std::string name, EntryRef entry) {
+  auto pass = gate_.enter();
+  if (!pass) co_return;
+  struct Closing {
+    uint64_t& count;
+    Entry& entry;
+    Closing(uint64_t& closings, Entry& closed) : count(closings), entry(closed) {
+      ++count;
+      entry.closing = true;
+    }
+    Closing(const Closing&) = delete;
+    ~Closing() {
+      --count;
+      entry.closing = false;
+    }
+  } closing(closings_, *entry);
   co_await entry->verbs->acquire();
   SemaphoreGuard guard(*entry->verbs);
   if (entry->stateless != nullptr && entry->clients == 0) {
@@ -400,19 +394,28 @@ Task<void> HostVolumes::relieve_pressure_task() {
 }
 
 Task<void> HostVolumes::commit_all_dirty() {
-  const JournalFile* oldest = journal_->oldest_file();
+  constexpr size_t kTogether = 16;  // they share syncs of pool and catalog
   std::vector<std::shared_ptr<Volume>> dirty;
   for (const auto& [name, entry] : volumes_)
     if (entry->disk != nullptr && entry->disk->is_dirty()) dirty.push_back(entry->disk);
-  for (const auto& disk : dirty) {
-    if (gate_.is_closed()) break;
-    auto done = co_await disk->commit();
-    if (done) continue;
-    LOG_WARN("journal is short of space and {}", done.error().message());
-    if (journal_->oldest_file() != oldest) continue;
-    if (auto moved = co_await disk->reappend_stragglers(); !moved)
-      LOG_WARN("{}", moved.error().message());
+  for (size_t first = 0; first < dirty.size() && !gate_.is_closed(); first += kTogether) {
+    std::vector<Task<Result<void>>> commits;
+    for (size_t i = first; i < std::min(first + kTogether, dirty.size()); ++i)
+      commits.push_back(commit_or_move(dirty[i]));
+    if (auto done = co_await join_all(reactor_, std::move(commits)); !done)
+      LOG_WARN("{}", done.error().message());
   }
+}
+
+// A commit that fails for the first time is told here; why it goes on failing is told by `status`.
+Task<Result<void>> HostVolumes::commit_or_move(std::shared_ptr<Volume> disk) {
+  const JournalFile* oldest = journal_->oldest_file();
+  const bool failing = disk->commit_failing();
+  auto done = co_await disk->commit();
+  if (done) co_return done;
+  if (!failing) LOG_WARN("journal is short of space and {}", done.error().message());
+  if (journal_->oldest_file() != oldest) co_return Result<void>{};
+  co_return co_await disk->reappend_stragglers();
 }
 
 Task<void> HostVolumes::stop() {

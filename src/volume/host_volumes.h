@@ -72,6 +72,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
 
   // LiveSource: host_roots.cc.
   Task<Result<void>> mark_live(Marks& marks, Pacer& pacer, const Progress& progress) override;
+  Task<Result<uint64_t>> relocate(Leaves leaves, Pacer& pacer, const Progress& progress) override;
   uint64_t removals() const override { return removals_; }
 
   const Journal& journal() const { return *journal_; }
@@ -90,6 +91,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
     uint64_t idle_since_ns = 0;
     std::unique_ptr<Mutex> verbs;  // one verb at a time
     bool removed = false;
+    bool closing = false;  // because it is idle
   };
   using EntryRef = std::shared_ptr<Entry>;
   struct Import {
@@ -109,12 +111,12 @@ class HostVolumes : public VolumeManager, public LiveSource {
   Task<Result<void>> open_journal();
   Task<Result<void>> recover_logs();
   Task<void> background();
-  Task<void> background_round();
+  void background_round();
   Task<void> close_idle(std::string name, EntryRef entry);
   void relieve_pressure();
   Task<void> relieve_pressure_task();
   Task<void> commit_all_dirty();
-  bool pool_has_room(uint64_t more);
+  Task<Result<void>> commit_or_move(std::shared_ptr<Volume> disk);
   Task<Result<uint64_t>> new_ids(uint64_t count);
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
@@ -131,6 +133,15 @@ class HostVolumes : public VolumeManager, public LiveSource {
     std::vector<std::shared_ptr<ImportDisk>> imports;
   };
   LiveRoots take_roots() const;
+  Task<Result<void>> relocate_image(std::string name, IndexRelocation& relocation, AppendMark mark);
+  Task<Result<void>> relocate_volume(std::string name, IndexRelocation& relocation,
+                                     AppendMark mark);
+  Task<Result<void>> relocate_snapshot(std::string name, EntryRef entry, std::string snapshot,
+                                       IndexRelocation& relocation, AppendMark mark);
+  Task<Result<void>> relocate_stateless(std::string name, EntryRef entry,
+                                        IndexRelocation& relocation, AppendMark mark);
+  Task<Result<bool>> replace_root(std::string partition, std::string key, SnapshotHead head,
+                                  IndexRelocation& relocation, AppendMark mark, IndexRoot& moved);
 
   // volume_verbs.cc
   struct Origin {
@@ -151,6 +162,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
   FileSystem& files_;
   HostVolumesConfig config_;
   Scratch scratch_;
+  PoolRoom room_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<VolumeContext> context_;
 
@@ -164,9 +176,8 @@ class HostVolumes : public VolumeManager, public LiveSource {
   uint64_t next_id_ = 0;
   uint64_t ids_end_ = 0;
   std::unique_ptr<Mutex> id_mutex_;
-  uint64_t room_checked_ns_ = 0;
-  uint64_t room_bytes_ = 0;
   bool relieving_ = false;
+  uint64_t closings_ = 0;  // idle volumes being closed
   Timer background_timer_;
   std::coroutine_handle<> background_waiter_;
   Gate gate_;

@@ -18,7 +18,7 @@ class ImportDisk : public WritableDisk {
       : records_(records),
         size_bytes_(size_bytes),
         placement_(std::move(placement)),
-        mark_(records.mark()) {}
+        mark_(records.mark(placement_)) {}
 
   uint64_t size_bytes() const override { return size_bytes_; }
   bool has_write_cache() const override { return true; }

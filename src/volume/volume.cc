@@ -26,6 +26,7 @@ Volume::Volume(VolumeContext& context, std::string name, VolumeHead head, std::s
       name_(std::move(name)),
       head_(std::move(head)),
       head_value_(std::move(head_value)),
+      room_(context.room.store(head_.store)),
       counters_(counters),
       root_{head_.root, head_.root_height},
       commit_done_(context.reactor),
@@ -33,6 +34,8 @@ Volume::Volume(VolumeContext& context, std::string name, VolumeHead head, std::s
       commit_mutex_(context.reactor),
       head_mutex_(context.reactor),
       log_mutex_(context.reactor) {
+  active_.count_in(&room_.dirty_bytes);
+  frozen_.count_in(&room_.dirty_bytes);
   context_.journal.attach(head_.id, this);
 }
 
@@ -142,10 +145,8 @@ Task<Result<void>> Volume::status(uint64_t offset, uint64_t length, size_t max_e
   for (const auto& step : plan.steps) {
     if (extents.size() > max_extents) break;
     if (step.source == ReadPlan::Source::kBase) {
-      std::vector<DiskExtent> inner;
-      CO_TRY(
-          co_await base_status(context_.records, root, step.begin, step.end - step.begin, inner));
-      for (const DiskExtent& e : inner) append_extent(extents, e.length, e.hole, e.zero);
+      CO_TRY(co_await base_status(context_.records, root, step.begin, step.end - step.begin,
+                                  max_extents, extents));
     } else {
       const bool zero = step.source == ReadPlan::Source::kZero;
       append_extent(extents, step.end - step.begin, zero, zero);
@@ -226,9 +227,8 @@ Task<Result<void>> Volume::admit(uint64_t bytes) {
       co_return std::unexpected(commit_error_->wrap(
           fmt::format("volume {}: its journal quota is full and it cannot be committed", name_)));
   }
-  if (!context_.pool_has_room(bytes))
-    co_return fail_errno(ENOSPC, "volume {}: the pool is full; remove volumes or add a store",
-                         name_);
+  if (auto room = context_.room.take(room_, bytes); !room)
+    co_return std::unexpected(room.error().wrap(fmt::format("volume {}", name_)));
   co_return co_await context_.journal.admit(bytes);
 }
 

@@ -13,11 +13,13 @@
 #include "engine/meta_store.h"
 #include "format/catalog.h"
 #include "index/block_index.h"
+#include "index/index_relocate.h"
 #include "io/gate.h"
 #include "io/sync.h"
 #include "journal/dirty_map.h"
 #include "journal/journal.h"
 #include "volume/manager.h"
+#include "volume/pool_room.h"
 
 namespace squall {
 
@@ -31,8 +33,7 @@ struct VolumeContext {
   // Commit when so much is dirty, and make writers wait when so much more is.
   uint64_t commit_bytes = 32 * kMiB;
   uint64_t quota_bytes = 256 * kMiB;
-  // True when the pool has room for what is dirty and `more` bytes.
-  std::function<bool(uint64_t more)> pool_has_room;
+  PoolRoom& room;
 };
 
 struct VolumeCounters {
@@ -74,6 +75,9 @@ class Volume : public WritableDisk, private JournalSink {
   Result<void> check_ours() const;
   // Becomes the owner of a volume whose node is gone.
   Task<Result<void>> takeover();
+  // Publishes a root that reads the same as the present one. Nothing to do for a volume of another
+  // node's or one that is being removed.
+  Task<Result<void>> relocate(IndexRelocation& relocation, AppendMark mark);
 
   // Everything acknowledged so far is in the pool when it returns.
   Task<Result<void>> commit();
@@ -134,6 +138,7 @@ class Volume : public WritableDisk, private JournalSink {
   std::string name_;
   VolumeHead head_;
   std::string head_value_;
+  PoolRoom::Store& room_;  // where its dirty bytes are counted
   VolumeCounters& counters_;
   IndexRoot root_;
   bool lease_held_ = false;

@@ -134,7 +134,7 @@ Result<void> Volume::check_ours() const {
 
 Task<Result<IndexRoot>> Volume::build_root(uint64_t size_bytes) {
   const Placement placement{head_.store};
-  const AppendMark mark = context_.records.mark();
+  const AppendMark mark = context_.records.mark(placement);
   CommitBuilder builder(*this, placement);
   CO_TRY(co_await builder.run());
   const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
@@ -226,10 +226,13 @@ void Volume::request_commit() {
 Task<void> Volume::commit_in_background() {
   auto pass = gate_.enter();
   if (pass) {
-    // A volume that cannot commit tries again with the next request, not in a tight loop.
+    const bool failing = commit_failing();
+    // A volume that cannot commit tries again with the next request, not in a tight loop, and says
+    // so once.
     if (auto done = co_await commit(); !done) {
-      LOG_WARN("volume {}: commit failed, its writes stay in the journal: {}", name_,
-               done.error().message());
+      if (!failing)
+        LOG_WARN("volume {}: commit failed, its writes stay in the journal: {}", name_,
+                 done.error().message());
       co_await sleep_ns(context_.reactor, 100'000'000);
     }
   }
@@ -302,6 +305,28 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   if (failed_ && failed_->kind() == ErrorKind::kIo) failed_.reset();
   context_.journal.reclaim();
   commit_done_.wake_all();
+  co_return Result<void>{};
+}
+
+// Most of the copying is done before commits are held up; what they changed meanwhile is little.
+Task<Result<void>> Volume::relocate(IndexRelocation& relocation, AppendMark mark) {
+  auto pass = gate_.enter();
+  if (!pass) co_return Result<void>{};
+  const Placement placement{head_.store};
+  CO_TRY(co_await relocation.relocate(root_, placement));
+  co_await commit_mutex_.acquire();
+  SemaphoreGuard guard(commit_mutex_);
+  CO_TRY_ASSIGN(const IndexRoot root, co_await relocation.relocate(root_, placement));
+  if (root == root_) co_return Result<void>{};
+  CO_TRY(co_await context_.records.sync(mark));
+  co_await head_mutex_.acquire();
+  SemaphoreGuard head_guard(head_mutex_);
+  if (failed_ || !check_ours()) co_return Result<void>{};
+  VolumeHead head = head_;
+  head.root = root.address;
+  head.root_height = root.height;
+  CO_TRY(co_await publish(std::move(head), {}));
+  root_ = root;
   co_return Result<void>{};
 }
 

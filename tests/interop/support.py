@@ -34,11 +34,11 @@ def run_json(*command, **options):
     return json.loads(run(*command, **options))
 
 
-def script(name, *arguments, **environment):
+def script(name, *arguments, timeout_s=300, **environment):
     """Runs another Python script of this folder, its output shown."""
     sys.stdout.flush()
-    subprocess.run([sys.executable, os.path.join(HERE, name), *arguments], check=True, timeout=300,
-                   env=dict(os.environ, **environment))
+    subprocess.run([sys.executable, os.path.join(HERE, name), *arguments], check=True,
+                   timeout=timeout_s, env=dict(os.environ, **environment))
 
 
 def fails(daemon, *arguments, status=1, says=()):

@@ -15,12 +15,14 @@ else from build/release/bin of the checkout. Scripts find this module through PY
 it) or by `sys.path.insert(0, ...)` of tests/lib.
 """
 
+import http.client
 import json
 import os
 import pathlib
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -189,6 +191,18 @@ class Daemon:
     def json(self, *args):
         """Runs `squall --json ARGS` and parses what it prints."""
         return json.loads(self.squall("--json", *args).stdout)
+
+    def post(self, path, body=None):
+        """A POST of the control API that must succeed; what it answers, parsed."""
+        connection = http.client.HTTPConnection("squalld", timeout=60)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(self.control_socket)
+        connection.request("POST", path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        assert answer.status < 300, f"POST {path}: {answer.status} {text}"
+        return json.loads(text) if text else None
 
     def uri(self, export):
         return f"nbd+unix:///{export}?socket={self.nbd_socket}"
