@@ -386,6 +386,7 @@ Task<Result<uint64_t>> Collector::compact() {
   const CompactionGoal goal{
       .begin_percent = config_.compact_percent,
       .end_percent = config_.compact_percent - (config_.compact_percent - 100) / 3,
+      .slack_bytes = config_.compact_slack_bytes,
       .budget_bytes =
           std::min(std::clamp(held / 8, kCompactionBytesMin, kCompactionBytesMax), available / 4),
       .can_punch = segments_.can_punch()};

@@ -33,6 +33,7 @@ struct CollectorConfig {
   uint64_t removal_age_ms = 30'000;
   // Sparse segments are compacted when the pool holds more than this part of what is live.
   uint64_t compact_percent = 120;
+  uint64_t compact_slack_bytes = 4 * kMiB;  // and at least by so much
 };
 
 // What a collection found and did. Bytes are of records as they lie on disk unless said otherwise.

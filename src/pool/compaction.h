@@ -14,7 +14,7 @@ struct CompactionGoal {
   // Begin when the segments hold more than this part of what is live, end below the other. Percent.
   uint64_t begin_percent = 120;
   uint64_t end_percent = 112;
-  uint64_t slack_bytes = 4 * kMiB;  // not worth the work
+  uint64_t slack_bytes = 0;   // begin only for so much more
   uint64_t budget_bytes = 0;        // to be copied at most, about
   bool can_punch = true;            // otherwise only whole segments are given back
 };
