@@ -35,16 +35,25 @@ struct PoolSpec {
   std::string to_string() const { return "file:" + directory; }
 };
 
+// Percent used of a disk's space from which on it is worth a word, and an alarm.
+struct SpaceLimits {
+  uint64_t warn_percent = 80;
+  uint64_t critical_percent = 90;
+};
+
 struct Config {
   PoolSpec pool;
   std::string journal_directory;
   uint64_t journal_bytes = 4 * kGiB;
   uint64_t cache_bytes = 1 * kGiB;           // decompressed records in memory
+  uint64_t dedup_index_bytes = 64 * kMiB;    // 0: nothing is deduplicated
   std::string scratch_directory;             // stateless volumes, beyond what memory takes
   uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
+  uint64_t nbd_dead_peer_s = 60;             // a TCP client that says nothing for so long is gone
   CollectorConfig gc;                        // in the background
-  std::string log_level = "info";            // debug, info, warn, error
+  SpaceLimits space{};
+  std::string log_level = "info";  // debug, info, warn, error
 
   static Config defaults(const Paths& paths);
 };

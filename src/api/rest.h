@@ -19,6 +19,10 @@ class RestHost {
   virtual CollectorStatus gc_status() = 0;
   virtual uint64_t start_gc() = 0;  // the ticket that gc_status() will reach
   virtual void cancel_gc() = 0;
+  // Checks of the pool, one at a time.
+  virtual Result<uint64_t> start_check(CheckRequest request) = 0;
+  virtual Result<CheckStatus> check_status(uint64_t id) = 0;
+  virtual void cancel_check(uint64_t id) = 0;
   // Ends every client's connection to a disk.
   virtual Task<void> disconnect_clients(std::string disk) = 0;
 };

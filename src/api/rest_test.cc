@@ -140,6 +140,9 @@ class RestRequests : public ::testing::Test {
     CollectorStatus gc_status() override { return {}; }
     uint64_t start_gc() override { return 1; }
     void cancel_gc() override {}
+    Result<uint64_t> start_check(CheckRequest) override { return 1; }
+    Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
+    void cancel_check(uint64_t) override {}
     Task<void> disconnect_clients(std::string) override { co_return; }
   };
   // Runs what is posted at once.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check/check_job.h"
 #include "pool/collector.h"
 #include "volume/manager.h"
 
@@ -25,12 +26,16 @@ struct NodeInfo {
   std::vector<std::string> nbd_listen;  // HOST:PORT of each TCP address
 };
 
-struct StoreStatus {
-  std::string name;
+// A disk that Squall writes to.
+struct SpaceStatus {
+  std::string name;  // a store's name; "journal", "scratch"
   std::string path;
   uint64_t total_bytes = 0;
+  uint64_t used_bytes = 0;  // and what the file system keeps back
   uint64_t available_bytes = 0;
-  bool available = true;
+  uint64_t used_percent = 0;
+  std::string level;   // "ok", "warn", "critical", "full" (takes no writes), "away"
+  std::string advice;  // what to do; empty when all is well
 };
 
 struct GcStarted {
@@ -41,7 +46,8 @@ struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
   std::string pool_id;
-  std::vector<StoreStatus> stores;
+  std::vector<SpaceStatus> stores;
+  std::vector<SpaceStatus> host_disks;  // journal and scratch
   uint64_t pool_segments = 0;
   uint64_t pool_bytes = 0;            // logical bytes of all segments
   uint64_t pool_allocated_bytes = 0;  // what they take on disk
@@ -57,18 +63,28 @@ struct StatusInfo {
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
   CollectorStatus gc;  // garbage collection
+  // Deduplication since the daemon started; blocks of 4 KiB.
+  uint64_t dedup_blocks_seen = 0;
+  uint64_t dedup_blocks_shared = 0;
+  uint64_t dedup_bytes_saved = 0;  // before compression
+  uint64_t dedup_misses = 0;       // runs that looked alike and were not used
+  uint64_t dedup_index_entries = 0;
+  uint64_t dedup_index_bytes = 0;
+  uint64_t dedup_index_rate = 0;      // one block of so many is in the index; 0: off
+  bool dedup_index_complete = false;  // false: still being read from the pool
+};
+
+struct CheckRequest {
+  uint64_t rate_bytes_per_s = 128 * kMiB;  // 0: as fast as it goes
+};
+struct CheckStarted {
+  uint64_t id = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.
 struct CreateImageRequest {
   std::string name;
   std::string from;  // VOLUME or VOLUME@SNAPSHOT
-};
-struct ImportRequest {
-  std::string name;
-  uint64_t size_bytes = 0;
-  std::string source;
-  std::string store;
 };
 struct ResizeRequest {
   uint64_t size_bytes = 0;

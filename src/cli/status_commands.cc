@@ -30,6 +30,28 @@ std::string describe_gc(const Context& context, const StatusInfo& status) {
   return text;
 }
 
+void add_space(FieldList& fields, const Context& context, const std::string& kind,
+               const SpaceStatus& space) {
+  if (space.level == "away") {
+    fields.add(kind + space.name, fmt::format("{}: AWAY: {}", space.path, space.advice));
+    return;
+  }
+  std::string text =
+      fmt::format("{}: {} free of {}, {}% used", space.path, context.size(space.available_bytes),
+                  context.size(space.total_bytes), space.used_percent);
+  if (space.level != "ok") text += fmt::format(" ({}): {}", space.level, space.advice);
+  fields.add(kind + space.name, std::move(text));
+}
+
+std::string deduplication(const Context& context, const StatusInfo& status) {
+  if (status.dedup_index_rate == 0) return "off";
+  return fmt::format("{} saved, {} of {} blocks; index {}, {} entries, one of {} blocks{}",
+                     context.size(status.dedup_bytes_saved), status.dedup_blocks_shared,
+                     status.dedup_blocks_seen, context.size(status.dedup_index_bytes),
+                     status.dedup_index_entries, status.dedup_index_rate,
+                     status.dedup_index_complete ? "" : ", still being read");
+}
+
 Result<void> show_status(Context& context) {
   TRY_ASSIGN(Client * client, context.client());
   TRY_ASSIGN(const StatusInfo status, client->status());
@@ -42,13 +64,8 @@ Result<void> show_status(Context& context) {
                                  status.node.version, status.node.pid));
   fields.add("up for", uptime(status.node));
   fields.add("pool", status.pool + " " + status.pool_id);
-  for (const StoreStatus& store : status.stores) {
-    fields.add("store " + store.name, store.available
-                                          ? fmt::format("{}: {} free of {}", store.path,
-                                                        context.size(store.available_bytes),
-                                                        context.size(store.total_bytes))
-                                          : store.path + ": not available");
-  }
+  for (const SpaceStatus& store : status.stores) add_space(fields, context, "store ", store);
+  for (const SpaceStatus& disk : status.host_disks) add_space(fields, context, "", disk);
   fields.add("pool data",
              fmt::format("{} on disk in {} segments", context.size(status.pool_allocated_bytes),
                          status.pool_segments));
@@ -61,6 +78,7 @@ Result<void> show_status(Context& context) {
   fields.add("memory", context.size(status.memory_bytes));
   fields.add("cache", fmt::format("{}, {} hits, {} misses", context.size(status.cache_bytes),
                                   status.cache_hits, status.cache_misses));
+  fields.add("deduplication", deduplication(context, status));
   context.print(fields.to_string());
   return {};
 }

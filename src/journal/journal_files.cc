@@ -48,6 +48,17 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
   co_return std::move(file);
 }
 
+// Before a recycled file gets another header: should a power cut tear that one, the file must not
+// look like one that held a log (see journal_scan.h).
+Task<Result<void>> Journal::wipe_start(JournalFile& file) {
+  const AlignedBuffer zeros(kBlock);
+  int result = co_await io_write(reactor_, file.cached_handle, zeros.bytes(), kBlock);
+  if (result >= 0) result = co_await io_sync(reactor_, file.cached_handle);
+  if (result >= 0) co_return Result<void>{};
+  close_file(file, true);
+  co_return fail_errno(-result, "journal: {} not wiped", file.path);
+}
+
 // A file with a number and a durable header: a spare if there is one, else a new one.
 Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   std::unique_ptr<JournalFile> file;
@@ -56,6 +67,7 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   } else {
     file = std::move(spares_.front());
     spares_.erase(spares_.begin());
+    CO_TRY(co_await wipe_start(*file));
   }
   file->header = {.journal_id = id_,
                   .generation = generation_,
@@ -92,6 +104,7 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   file->last_sequence = previous_last_sequence;
   file->superseded_by = 0;
   file->entries.clear();
+  file->payloads.clear();
   file->sealed = file->poisoned = false;
   auto started = write_start(*file, previous_last_sequence);
   if (!started) file->sealed = file->poisoned = true;
@@ -106,6 +119,7 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (rescue_waits_) co_return fail(ErrorKind::kBusy, "journal: a failed sync comes first");
     // The attempt may have failed before it ever suspended.
     if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
@@ -120,8 +134,9 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
 // Prepares the next file in the background, so that a roll finds it ready.
 void Journal::prepare_next() {
   if (preparing_next_ || next_ != nullptr || gate_.is_closed()) return;
-  // One beyond the limit is allowed when nothing else can give the tail a place.
-  if (spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
+  // One beyond the limit is allowed when nothing else can give the tail a place, and whatever the
+  // copies after a failed sync need: until they are made no file can be recycled.
+  if (!rescuing_ && spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
     call_for_commits();
     return;
   }
@@ -218,6 +233,7 @@ void Journal::reclaim() {
     }
     auto file = std::move(files_.front());
     files_.pop_front();
+    file->payloads.clear();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;
     if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes ||
         !reserve_kept_) {
@@ -229,6 +245,7 @@ void Journal::reclaim() {
     freed = true;
   }
   if (freed) {
+    freed_ns_ = reactor_.now_ns();
     next_ready_.wake_all();
     admission_.wake_all();
   }
@@ -276,12 +293,19 @@ uint64_t Journal::oldest_file_last_sequence() const {
 Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
   auto pass = gate_.enter();
   const uint64_t cost = admission_cost(payload_bytes);
+  const uint64_t since = reactor_.now_ns();
   for (;;) {
     if (!pass || gate_.is_closed() || refusing_)
       co_return fail(ErrorKind::kCancelled, "journal: stopping");
     if (failed_) co_return std::unexpected(*failed_);
     if (under_pressure()) call_for_commits();
     if (free_bytes() >= admitted_bytes_ + cost) break;
+    const uint64_t waited_ns = reactor_.now_ns() - std::max(since, freed_ns_);
+    if (waited_ns >= config_.stall_ms * 1'000'000)
+      co_return fail_errno(ENOSPC,
+                           "journal: full, and nothing could be moved from it to the pool for {} s; "
+                           "see: squall status",
+                           waited_ns / 1'000'000'000);
     co_await admission_.wait();
   }
   admitted_bytes_ += cost;
@@ -322,6 +346,7 @@ Task<void> Journal::stop() {
 Journal::~Journal() {
   for (auto& file : files_) close_file(*file, false);
   for (auto& file : spares_) close_file(*file, false);
+  for (auto& file : leftovers_) close_file(*file, false);
   if (next_ != nullptr) close_file(*next_, false);
   if (lock_handle_ >= 0) fs_.close(lock_handle_);
 }

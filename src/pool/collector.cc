@@ -2,18 +2,18 @@
 // in S are ever freed.
 //
 //  1. The segments being written are ended where that is worth while; the footers of S are read.
-//  2. From here on a deduplication hit on a record in S marks it (may_reference).
+//  2. From here on a deduplication hit on a record in S marks it (see may_reference()).
 //  3. Barrier: operations that began before 2 have ended, so records of theirs that lie in S are
 //     reachable from a root, or garbage.
 //  4. The source takes its roots, in one moment, and marks all they reach. What is published from
 //     that moment on comes from those roots, from records outside S, or from hits (2).
-//  5. The instant marking ends, what is unmarked is condemned: may_reference refuses it. The
+//  5. The instant marking ends, what is unmarked is condemned: deduplication is refused it. The
 //     version in the catalog (key pool/gc) is raised, which tells nodes that share the pool.
 //  6. Barrier: reads that began before 5 have ended. They may hold addresses that came from roots
 //     replaced since.
 //  7. Sweep: segments without a live record are removed, of the others the dead ranges are punched.
 //     Copies in memory of what is freed are dropped after its bytes are gone.
-//  8. Barrier, before may_reference allows everything again: an operation that read a record before
+//  8. Barrier, before everything may be referred to again: an operation that read a record before
 //     7 must not refer to it after. Who reads it later finds no record. (A dead record too small to
 //     be punched stays readable and may even be referred to again: it is whole, and the next
 //     collection finds it in the footer and marked.)
@@ -256,7 +256,7 @@ Task<Result<void>> Collector::load_segments() {
   for (size_t i = 0; i < sealed.size(); ++i) {
     const auto info = known.find(sealed[i]);
     if (info == known.end()) continue;
-    auto footer = co_await pool_.read_footer(sealed[i], info->second.size_bytes);
+    auto footer = co_await pool_.load_footer(sealed[i], info->second.size_bytes);
     if (!footer) {
       LOG_WARN("garbage collection leaves segment {} alone: {}", sealed[i],
                footer.error().message());

@@ -18,7 +18,7 @@ class LiveSource {
 
   // Marks every record that is reachable. What is reachable is taken before the first suspension:
   // everything that is published from then on comes from it, from records appended later, or from
-  // deduplication hits that RecordStore::may_reference allowed. Calls `pacer` often; tells
+  // deduplication hits that set marks. Calls `pacer` often; tells
   // `progress` how many of how many parts are done. After an error the marks are not complete.
   using Progress = std::function<void(uint64_t done, uint64_t all)>;
   virtual Task<Result<void>> mark_live(Marks& marks, Pacer& pacer, const Progress& progress) = 0;

@@ -1,5 +1,5 @@
 // Pool: the RecordStore over a pool's engine: compresses and appends records to segments, reads
-// them back verified, keeps hot ones in memory.
+// them back verified, keeps hot ones in memory, finds what is stored already.
 //
 // Owned by one reactor's thread. stop() before destruction. `segments` and `catalog` outlive it.
 #pragma once
@@ -19,6 +19,7 @@
 #include "io/gate.h"
 #include "io/sync.h"
 #include "pool/append_stream.h"
+#include "pool/deduplicator.h"
 #include "pool/record_codec.h"
 #include "pool/record_store.h"
 #include "pool/recovery.h"
@@ -42,9 +43,10 @@ struct PoolStats {
   uint64_t records_read = 0;   // from segments: cache misses
   uint64_t corrupt_reads = 0;  // that gave kCorrupt
   uint64_t losses = 0;         // segments that failed before all in them was durable
+  std::optional<DedupStats> dedup;
 };
 
-class Pool final : public RecordStore {
+class Pool final : public RecordStore, private DedupSource {
  public:
   static constexpr uint64_t kMinSegmentBytes = 256 * kKiB;
 
@@ -54,6 +56,9 @@ class Pool final : public RecordStore {
     uint64_t segment_bytes = kGiB;  // footer included
     Codec codec = Codec::kLz4;
     std::string default_store;  // empty: the engine's first
+    // Memory of the sparse index; 0: nothing is deduplicated.
+    uint64_t dedup_index_bytes = 0;
+    uint32_t dedup_first_rate = 8;  // one fingerprint of so many is in the index, while it has room
     Result<void> validate() const;
   };
 
@@ -70,9 +75,7 @@ class Pool final : public RecordStore {
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override { return cache_.find(address); }
 
-  bool may_reference(Address address) override {
-    return reference_guard_ == nullptr || reference_guard_(address);
-  }
+  Deduplicator* deduplicator() override { return dedup_.get(); }
 
   // Until every segment left open by a crash is sealed (or has turned out to be unreadable).
   Task<void> wait_recovered() { return recovery_.wait(); }
@@ -88,10 +91,10 @@ class Pool final : public RecordStore {
   std::vector<SegmentId> sealed_segments() const;
   bool has_segment(SegmentId id) const;
   uint64_t appended_bytes() const { return appended_bytes_; }  // since the start, as stored
-  Task<Result<SegmentFooter>> read_footer(SegmentId id, uint64_t segment_bytes);
-  // Answers may_reference(); null: everything may be referred to.
+  Task<Result<SegmentFooter>> load_footer(SegmentId id, uint64_t segment_bytes);
+  // Decides on deduplication hits; null: everything may be referred to.
   void set_reference_guard(std::function<bool(Address)> guard) {
-    reference_guard_ = std::move(guard);
+    if (dedup_ != nullptr) dedup_->set_may_reference(std::move(guard));
   }
   // A record's bytes are gone: no copy in memory may serve it any more.
   void forget(Address address);
@@ -111,16 +114,24 @@ class Pool final : public RecordStore {
 
   Pool(Reactor& reactor, SegmentStore& segments, MetaStore& catalog, Config config,
        const std::vector<SegmentInfo>& found);
-  const std::string& store_of(const Placement& placement) const {
-    return placement.store.empty() ? config_.default_store : placement.store;
-  }
   Result<AppendStream*> stream_for(const std::string& store);
   ConstBytes find_unwritten(Address address) const;
   Task<Result<PayloadRef>> fetch(Address address);
   Task<Result<PayloadRef>> read_segment(Address address);
+  Task<Result<PayloadRef>> read_verified(Address address);
   Result<PayloadRef> decode(Address address, ConstBytes stored);
   void keep(Address address, const PayloadRef& payload);
   Task<void> recover(std::vector<SegmentInfo> found);
+
+  // DedupSource, but for the first in pool_dedup.cc.
+  const std::string& store_of(const Placement& placement) const override {
+    return placement.store.empty() ? config_.default_store : placement.store;
+  }
+  Task<Result<FooterSlice::Content>> read_footer(SegmentId segment, uint64_t first) override;
+  Task<Result<PayloadRef>> read_stored(Address chunk) override;
+  Result<FooterSlice::Content> open_footer(const SegmentWriter& writer, uint64_t first) const;
+  Task<Result<SegmentTrailer>> trailer_of(SegmentId segment);
+  Task<void> index_footers(std::vector<SegmentId> segments);
 
   Reactor& reactor_;
   SegmentStore& segments_;
@@ -133,7 +144,8 @@ class Pool final : public RecordStore {
   std::map<SegmentId, SegmentState> ended_;      // segments that are not being written
   std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
   Recovery recovery_;
-  std::function<bool(Address)> reference_guard_;
+  std::unique_ptr<Deduplicator> dedup_;
+  std::optional<SegmentTrailer> last_trailer_;  // of the footer read last
   struct Losses {
     uint64_t count = 0;
     std::optional<Error> last;

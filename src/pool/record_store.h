@@ -19,6 +19,8 @@
 
 namespace squall {
 
+class Deduplicator;
+
 // Where a writer wants its records: an open append stream of the pool. Records appended through one
 // hint lie near each other.
 struct Placement {
@@ -58,15 +60,13 @@ class RecordStore {
   virtual Task<Result<PayloadRef>> read(RecordKind kind, Address address) = 0;
   // The payload if it is in memory, else null. Never suspends.
   virtual PayloadRef read_cached(Address address) = 0;
+  // Finds what is stored already; null for a store that does not deduplicate.
+  virtual Deduplicator* deduplicator() { return nullptr; }
 
   // An operation that holds addresses which no root in the catalog or in its owner's memory reaches
   // any more, or not yet, keeps a pass from before it got the first one until it is done: garbage
   // collection frees nothing that such an operation may still read or publish.
   Epochs::Pass begin() { return epochs_.enter(); }
-  // Asked, under a pass, at the moment of a decision to refer to a record that lies in the pool
-  // already (a deduplication hit), after it has been read and compared. False when the record is
-  // about to be freed: store the data anew. True keeps it.
-  virtual bool may_reference(Address) { return true; }
 
  protected:
   Epochs epochs_;

@@ -98,6 +98,37 @@ Task<Result<SegmentFooter>> read_segment_footer(SegmentStore& segments, SegmentT
   co_return decode_segment_footer(trailer, footer.bytes());
 }
 
+Task<Result<FooterPart>> read_footer_part(SegmentStore& segments, SegmentTrailer trailer,
+                                          uint64_t first, uint64_t count) {
+  if (first >= trailer.records)
+    co_return fail(ErrorKind::kNotFound, "the footer of segment {} has {} lines", trailer.segment,
+                   trailer.records);
+  count = std::min(count, trailer.records - first);
+  AlignedBuffer table(count * kRecordEntryBytes);
+  CO_TRY(co_await read_exactly(segments, trailer.segment, table.bytes(),
+                               trailer.footer_offset + first * kRecordEntryBytes));
+  FooterPart part;
+  CO_TRY_ASSIGN(part.records, decode_record_entries(trailer, table.bytes()));
+  uint64_t begin = trailer.fingerprints, end = 0;
+  for (const RecordEntry& entry : part.records) {
+    if (entry.fingerprints == 0) continue;
+    begin = std::min<uint64_t>(begin, entry.first_fingerprint);
+    end = std::max<uint64_t>(end, entry.first_fingerprint + entry.fingerprints);
+  }
+  if (begin >= end) co_return part;
+  // Writers append them in the order of the lines.
+  if (end - begin > count * (kMaxPayloadBytes / kBlockBytes))
+    co_return fail(ErrorKind::kCorrupt, "the footer of segment {} has its fingerprints in disorder",
+                   trailer.segment);
+  AlignedBuffer section((end - begin) * kFingerprintBytes);
+  CO_TRY(co_await read_exactly(
+      segments, trailer.segment, section.bytes(),
+      trailer.footer_offset + trailer.fingerprint_offset + begin * kFingerprintBytes));
+  part.fingerprints = decode_fingerprints(section.bytes());
+  part.first_fingerprint = begin;
+  co_return part;
+}
+
 Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                        uint64_t segment_bytes, std::function<bool()> cancelled) {
   Scanner scanner(pool, id);
@@ -112,7 +143,33 @@ Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, Segmen
   co_return scanner.take();
 }
 
-Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id, SegmentScan scan) {
+Task<Result<void>> rewrite_segment_header(SegmentStore& segments, Uuid pool, SegmentId id) {
+  AlignedBuffer bytes(kSegmentHeaderBytes);
+  encode_segment_header({.pool = pool, .segment = id}, bytes.bytes());
+  const iovec iov{bytes.data(), bytes.size()};
+  CO_TRY(co_await segments.write(id, std::span(&iov, 1), 0));
+  co_return co_await segments.sync(id);
+}
+
+Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
+                                        uint64_t footer_offset, std::vector<std::byte> footer) {
+  const Bytes trailer = Bytes(footer).last(kSegmentTrailerBytes);
+  std::vector<std::byte> kept(trailer.begin(), trailer.end());
+  std::ranges::fill(trailer, std::byte{0});
+  const iovec all{footer.data(), footer.size()};
+  CO_TRY(co_await segments.write(id, std::span(&all, 1), footer_offset));
+  CO_TRY(co_await segments.sync(id));
+  // The whole block that holds the trailer: writes are aligned to blocks.
+  std::ranges::copy(kept, trailer.begin());
+  const Bytes block = Bytes(footer).last(kBlockBytes);
+  const iovec last{block.data(), block.size()};
+  CO_TRY(co_await segments.write(id, std::span(&last, 1),
+                                 footer_offset + footer.size() - kBlockBytes));
+  co_return co_await segments.sync(id);
+}
+
+Task<Result<uint64_t>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
+                                    SegmentScan scan) {
   CHECK(!scan.records.empty());
   const uint64_t footer_offset = round_up(scan.end_bytes, kBlockBytes);
   // Its writer may have left room for none: those of volumes that do not deduplicate.
@@ -121,12 +178,12 @@ Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
     scan.fingerprints.clear();
     for (RecordEntry& entry : scan.records) entry.first_fingerprint = entry.fingerprints = 0;
   }
-  const std::vector<std::byte> footer =
-      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
-  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
   CO_TRY(co_await segments.truncate(id, scan.end_bytes));
-  CO_TRY(co_await segments.write(id, std::span(&iov, 1), footer_offset));
-  co_return co_await segments.sync(id);
+  std::vector<std::byte> footer =
+      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
+  const uint64_t sealed_bytes = footer_offset + footer.size();
+  CO_TRY(co_await write_segment_footer(segments, id, footer_offset, std::move(footer)));
+  co_return sealed_bytes;
 }
 
 }  // namespace squall

@@ -18,8 +18,7 @@ class MemoryVolumeManager final : public VolumeManager {
   // Import sessions neither finished nor aborted.
   size_t open_imports() const { return imports_.size(); }
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;
@@ -29,6 +28,7 @@ class MemoryVolumeManager final : public VolumeManager {
 
   Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) override;
   Task<Result<std::vector<VolumeInfo>>> list_volumes() override;
+  Task<Result<VolumeTotals>> totals() override;
   Task<Result<VolumeInfo>> show_volume(std::string name) override;
   Task<Result<void>> remove_volume(std::string name, bool force) override;
   Task<Result<VolumeInfo>> resize_volume(std::string name, uint64_t size_bytes) override;

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "check/pool_check.h"
 #include "engine/file_engine.h"
 #include "io/run_task.h"
 #include "pool/collector.h"
@@ -18,8 +19,11 @@ struct SimHostOptions {
   JournalConfig journal{.directory = "/host/journal", .file_bytes = 256 * kKiB, .max_files = 8};
   uint64_t commit_bytes = 128 * kKiB;
   uint64_t quota_bytes = 512 * kKiB;
+  uint64_t stall_ms = 120'000;
+  bool accept_journal_loss = false;
   uint64_t segment_bytes = 1 * kMiB;
   size_t cache_bytes = 1 * kMiB;
+  uint64_t dedup_index_bytes = 256 * kKiB;
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
   uint64_t fast_budget_bytes = 256 * kKiB;
@@ -44,6 +48,12 @@ class SimHost {
   Collector& collector() { return *collector_; }
   SegmentStore& segments() { return *engine_->segments; }
   MetaStore& catalog() { return *engine_->meta; }
+  FileEngine& engine() { return *engine_; }
+
+  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first
+  // until the segments that a crash left open are sealed. A sound pool gives a report without
+  // faults.
+  Result<CheckReport> check();
 
  private:
   SimHost(uint64_t seed, sim::SimDisk& disk) : reactor_(seed, disk) {}

@@ -251,9 +251,13 @@ class Campaign {
     const uint64_t most = random_.chance(0.3) ? 100 : 6;
     const uint64_t count = std::min(random_.between(1, most), model.content.size() - first);
     const bool trim = random_.chance(0.15);
+    // Sometimes what is stored already, for deduplication to find.
+    const Origin known = random_.chance(0.4) ? pick_origin() : Origin{};
+    const uint64_t from = known.name.empty() ? 0 : random_.below(known.content.size());
     std::vector<std::byte> data(count * kBlockBytes);
     for (uint64_t i = 0; i < count; ++i) {
-      const uint64_t version = trim ? 0 : ++last_version_;
+      uint64_t version = trim ? 0 : ++last_version_;
+      if (!trim && from + i < known.content.size()) version = known.content[from + i];
       model.in_flight[first + i] = version;
       fill_block(version, Bytes(data).subspan(i * kBlockBytes, kBlockBytes));
     }
@@ -331,7 +335,8 @@ class Campaign {
   Task<void> importer() {
     const std::string name = new_name("i");
     Content content(random_.between(64, 700));
-    auto session = co_await volumes().begin_import(name, content.size() * kBlockBytes, "", "");
+    auto session = co_await volumes().begin_import(
+        {.name = name, .size_bytes = content.size() * kBlockBytes});
     if (!session) co_return expect_only_crash(session.error());
     {
       auto opened = co_await volumes().open_disk(session->disk);
@@ -340,8 +345,10 @@ class Campaign {
         const uint64_t count = std::min<uint64_t>(random_.between(1, 64), content.size() - at);
         if (random_.chance(0.8)) {
           std::vector<std::byte> data(count * kBlockBytes);
+          const Origin known = random_.chance(0.4) ? pick_origin() : Origin{};
           for (uint64_t i = 0; i < count; ++i) {
             content[at + i] = ++last_version_;
+            if (at + i < known.content.size()) content[at + i] = known.content[at + i];
             fill_block(content[at + i], Bytes(data).subspan(i * kBlockBytes, kBlockBytes));
           }
           auto done = co_await opened->writer->write(at * kBlockBytes, data, false);

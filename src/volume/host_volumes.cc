@@ -27,7 +27,9 @@ HostVolumes::HostVolumes(Reactor& reactor, FileSystem& files, RecordStore& recor
       room_(reactor, segments, config_.reserve_bytes),
       id_mutex_(std::make_unique<Mutex>(reactor)) {}
 
-HostVolumes::~HostVolumes() = default;
+HostVolumes::~HostVolumes() {
+  for (const int lock : scratch_locks_) files_.close(lock);
+}
 
 Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, FileSystem& files,
                                                              RecordStore& records, MetaStore& meta,
@@ -35,10 +37,8 @@ Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, F
                                                              HostVolumesConfig config) {
   std::unique_ptr<HostVolumes> host(
       new HostVolumes(reactor, files, records, meta, segments, logs, std::move(config)));
-  for (const std::string& directory :
-       {host->config_.scratch.fast_directory, host->config_.scratch.overflow_directory})
-    if (!directory.empty()) CO_TRY(files.make_directory_durably(directory));
   CO_TRY(co_await host->load_catalog());
+  CO_TRY(host->open_scratch());
   auto opened = co_await host->open_journal();
   if (opened) opened = co_await host->recover_logs();
   if (!opened) {
@@ -81,6 +81,24 @@ Task<Result<void>> HostVolumes::load_catalog() {
   co_return Result<void>{};
 }
 
+Result<void> HostVolumes::open_scratch() {
+  for (const std::string& directory :
+       {config_.scratch.fast_directory, config_.scratch.overflow_directory}) {
+    if (directory.empty()) continue;
+    TRY(files_.make_directory_durably(directory));
+    TRY_ASSIGN(const int lock, files_.open(directory + "/LOCK", {.write = true, .create = true}));
+    scratch_locks_.push_back(lock);
+    if (auto locked = files_.lock(lock, config_.journal.lock_wait_ms); !locked)
+      return std::unexpected(locked.error().wrap(fmt::format(
+          "scratch: {} is in use by another squalld; stop it or choose another directory",
+          directory)));
+  }
+  std::set<uint64_t> known;
+  for (const auto& [name, entry] : volumes_)
+    if (entry->head.stateless) known.insert(entry->head.id);
+  return take_stock(scratch_, known);
+}
+
 // The generation is recorded in the catalog before it is used, so that sequences never go back even
 // when the journal's disk is replaced by an empty one.
 Task<Result<void>> HostVolumes::open_journal() {
@@ -97,6 +115,10 @@ Task<Result<void>> HostVolumes::open_journal() {
   // Volumes need the journal and the journal's replay needs volumes: kept apart by this list, whose
   // entries pin their files.
   std::vector<Replayed> replayed;
+  config_.journal.stall_ms = config_.stall_ms;
+  config_.journal.on_damage = [this](Uuid journal, std::vector<JournalProblem> damage) {
+    return judge_damage(journal, std::move(damage));
+  };
   CO_TRY_ASSIGN(journal_,
                 co_await Journal::open(reactor_, files_, config_.journal,
                                        [&](const JournalRecord& record, JournalPlace place) {
@@ -108,7 +130,8 @@ Task<Result<void>> HostVolumes::open_journal() {
                                          replayed.push_back({record, place});
                                        }));
   context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
-                                   config_.commit_bytes, config_.quota_bytes, room_});
+                                   config_.commit_bytes, config_.quota_bytes, config_.stall_ms,
+                                   room_});
   for (const Replayed& r : replayed) {
     const std::string& name = names_by_id_.at(r.record.volume_id);
     const EntryRef& entry = volumes_.at(name);
@@ -124,17 +147,65 @@ Task<Result<void>> HostVolumes::open_journal() {
   co_return co_await meta_.commit(std::move(transaction));
 }
 
+// A volume with no unpublished data has lost nothing. For the others nobody can tell what the
+// damaged part held, and older data must not pass for newer: they are lost, which their heads say
+// before the journal changes anything.
+Task<Result<void>> HostVolumes::judge_damage(Uuid journal, std::vector<JournalProblem> damage) {
+  std::vector<std::pair<std::string, EntryRef>> concerned;
+  for (const auto& [name, entry] : volumes_) {
+    const VolumeHead& head = entry->head;
+    if (head.dirty && !head.stateless && (journal.is_nil() || head.owner == journal))
+      concerned.emplace_back(name, entry);
+  }
+  if (concerned.empty()) co_return Result<void>{};
+  if (!config_.accept_journal_loss) {
+    co_return fail(
+        ErrorKind::kCorrupt,
+        "journal: {} at {}: {}{}; acknowledged writes of {} volumes ({}{}) may be lost: restore the "
+        "journal, or run once: squall serve --accept-journal-loss (they then answer EIO until "
+        "rolled back)",
+        damage[0].file, damage[0].offset, damage[0].what,
+        damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "",
+        concerned.size(), concerned[0].first, concerned.size() > 1 ? ", ..." : "");
+  }
+  for (const auto& [name, entry] : concerned) {
+    // A journal that nobody can identify is not this host's any more: volumes that name it as
+    // their owner are fenced already, until they are taken over with --lose-data.
+    if (journal.is_nil() || entry->head.lost) continue;
+    VolumeHead head = entry->head;
+    head.lost = true;
+    std::string value = encode(head);
+    MetaTransaction transaction;
+    transaction.partition = volume_partition(name);
+    transaction.compares.push_back({std::string(kHeadKey), entry->head_value});
+    transaction.puts.push_back({std::string(kHeadKey), value});
+    CO_TRY(co_await meta_.commit(std::move(transaction)));
+    LOG_ERROR("volume {}: acknowledged writes may be lost with the journal; it answers EIO until it "
+              "is rolled back",
+              name);
+    entry->head = std::move(head);
+    entry->head_value = std::move(value);
+  }
+  co_return Result<void>{};
+}
+
 Task<Result<void>> HostVolumes::recover_logs() {
   std::vector<std::pair<std::string, EntryRef>> logged;
   for (const auto& [name, entry] : volumes_)
     if (entry->head.durability == static_cast<uint8_t>(Durability::kPool) && entry->head.dirty &&
-        entry->head.owner == journal_->id())
+        entry->head.owner == journal_->id() && !entry->head.lost)
       logged.emplace_back(name, entry);
   for (const auto& [name, entry] : logged) {
     CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
-    CO_TRY(co_await disk->recover_log());
+    // One volume's trouble is its own; it is tried again in the background.
+    (void)co_await disk->recover_log();
   }
   co_return Result<void>{};
+}
+
+Task<void> HostVolumes::recover_again(std::shared_ptr<Volume> disk) {
+  auto pass = gate_.enter();
+  if (pass) (void)co_await disk->recover_log();
 }
 
 // ---- the directory of disks ----
@@ -226,13 +297,55 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
 Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
   std::vector<DiskSummary> disks;
   for (const auto& [name, head] : images_) disks.push_back({name, "image", head.size_bytes, true});
-  for (const auto& [name, entry] : volumes_) {
-    refresh(*entry);
-    disks.push_back({name, "volume", entry->head.size_bytes, false});
-    for (const auto& [snapshot, head] : entry->snapshots)
+  co_await for_each_volume([this, &disks](const std::string& name, Entry& entry) {
+    refresh(entry);
+    disks.push_back({name, "volume", entry.head.size_bytes, false});
+    for (const auto& [snapshot, head] : entry.snapshots)
       disks.push_back({name + "@" + snapshot, "snapshot", head.size_bytes, true});
-  }
+  });
   co_return disks;
+}
+
+// In pieces, so that the data thread serves its clients in between. What appears or goes meanwhile
+// may be visited or not.
+template <class Visit>
+Task<void> HostVolumes::for_each_volume(Visit visit) {
+  constexpr size_t kPiece = 128;
+  std::string last;
+  auto it = volumes_.begin();
+  while (it != volumes_.end()) {
+    for (size_t i = 0; i < kPiece && it != volumes_.end(); ++i, ++it) {
+      visit(it->first, *it->second);
+      last = it->first;
+    }
+    if (it == volumes_.end()) break;
+    co_await yield_to(reactor_);
+    it = volumes_.upper_bound(last);
+  }
+}
+
+Task<Result<std::vector<VolumeInfo>>> HostVolumes::list_volumes() {
+  std::vector<VolumeInfo> list;
+  list.reserve(volumes_.size());
+  co_await for_each_volume([this, &list](const std::string& name, Entry& entry) {
+    list.push_back(describe(name, entry));
+  });
+  co_return list;
+}
+
+Task<Result<VolumeTotals>> HostVolumes::totals() {
+  VolumeTotals totals{.images = images_.size(), .volumes = volumes_.size()};
+  co_await for_each_volume([&totals](const std::string&, Entry& entry) {
+    totals.open_volumes += entry.clients > 0 ? 1 : 0;
+    totals.bytes_read += entry.counters.bytes_read;
+    totals.bytes_written += entry.counters.bytes_written;
+    if (entry.stateless == nullptr) return;
+    totals.dirty_bytes += entry.stateless->scratch_bytes();
+    totals.bytes_read += entry.stateless->bytes_read;
+    totals.bytes_written += entry.stateless->bytes_written;
+  });
+  totals.dirty_bytes += room_.dirty_bytes();
+  co_return totals;
 }
 
 // ---- shared by the verbs ----
@@ -322,12 +435,16 @@ void HostVolumes::background_round() {
   // Closed together, so that their catalog transactions share syncs, and not all at once.
   constexpr uint64_t kClosingsMax = 64;
   const uint64_t now = reactor_.now_ns();
+  journal_->recheck_admissions();
   std::vector<std::pair<std::string, EntryRef>> idle;
   for (const auto& [name, entry] : volumes_) {
     if (entry->disk == nullptr && entry->stateless == nullptr) continue;
     if (entry->disk != nullptr && entry->disk->is_dirty() &&
         now - entry->disk->dirty_since_ns() > config_.commit_age_ms * 1'000'000)
       entry->disk->request_commit();
+    if (entry->disk != nullptr) entry->disk->recheck_waiters();
+    if (entry->disk != nullptr && entry->disk->is_unrecovered())
+      spawn(recover_again(entry->disk));
     if (entry->clients == 0 && !entry->closing && closings_ + idle.size() < kClosingsMax &&
         now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
       idle.emplace_back(name, entry);

@@ -31,6 +31,10 @@ struct HostVolumesConfig {
   uint64_t quota_bytes = 256 * kMiB;   // a volume's writers wait beyond
   uint64_t commit_age_ms = 30'000;     // commit what has been dirty so long
   uint64_t idle_close_ms = 10'000;     // give up the lease of a volume nobody has open
+  uint64_t stall_ms = 120'000;         // writers wait so long for commits that make no progress
+  // Go on without what a damaged journal has lost: the volumes concerned answer EIO until they are
+  // rolled back.
+  bool accept_journal_loss = false;
   uint64_t reserve_bytes = 64 * kMiB;  // of the pool's stores, never used up by guests' writes
 };
 
@@ -43,8 +47,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
                                                          HostVolumesConfig config);
   ~HostVolumes() override;
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;
@@ -54,6 +57,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
 
   Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) override;
   Task<Result<std::vector<VolumeInfo>>> list_volumes() override;
+  Task<Result<VolumeTotals>> totals() override;
   Task<Result<VolumeInfo>> show_volume(std::string name) override;
   Task<Result<void>> remove_volume(std::string name, bool force) override;
   Task<Result<VolumeInfo>> resize_volume(std::string name, uint64_t size_bytes) override;
@@ -95,9 +99,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
   };
   using EntryRef = std::shared_ptr<Entry>;
   struct Import {
-    std::string image;
-    std::string source;
-    std::string store;
+    ImportRequest request;
     std::shared_ptr<ImportDisk> disk;
     bool finishing = false;
   };
@@ -108,8 +110,11 @@ class HostVolumes : public VolumeManager, public LiveSource {
 
   // host_volumes.cc
   Task<Result<void>> load_catalog();
+  Result<void> open_scratch();
   Task<Result<void>> open_journal();
+  Task<Result<void>> judge_damage(Uuid journal, std::vector<JournalProblem> damage);
   Task<Result<void>> recover_logs();
+  Task<void> recover_again(std::shared_ptr<Volume> disk);
   Task<void> background();
   void background_round();
   Task<void> close_idle(std::string name, EntryRef entry);
@@ -121,6 +126,8 @@ class HostVolumes : public VolumeManager, public LiveSource {
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
   Result<EntryRef> find(const std::string& name) const;
+  template <class Visit>
+  Task<void> for_each_volume(Visit visit);
   Result<std::shared_ptr<Volume>> volume_of(const std::string& name, const EntryRef& entry);
   Result<std::shared_ptr<StatelessDisk>> stateless_of(const EntryRef& entry);
   void refresh(Entry& entry) const;
@@ -148,6 +155,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
     IndexRoot root;
     uint64_t size_bytes = 0;
     std::string store;
+    bool deduplicate = true;
   };
   Result<Origin> resolve_origin(const std::string& from) const;
   Task<Result<void>> create_one(std::string name, VolumeHead head);
@@ -162,6 +170,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
   FileSystem& files_;
   HostVolumesConfig config_;
   Scratch scratch_;
+  std::vector<int> scratch_locks_;
   PoolRoom room_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<VolumeContext> context_;

@@ -14,10 +14,11 @@ namespace squall {
 
 class ImportDisk : public WritableDisk {
  public:
-  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement)
+  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement, bool deduplicate)
       : records_(records),
         size_bytes_(size_bytes),
         placement_(std::move(placement)),
+        deduplicate_(deduplicate),
         mark_(records.mark(placement_)) {}
 
   uint64_t size_bytes() const override { return size_bytes_; }
@@ -48,6 +49,7 @@ class ImportDisk : public WritableDisk {
   RecordStore& records_;
   uint64_t size_bytes_;
   Placement placement_;
+  bool deduplicate_;
   AppendMark mark_;                    // of the session's first append
   std::map<uint64_t, BlockRun> runs_;  // by first block; data only
   Gate gate_;

@@ -33,6 +33,7 @@ struct ImageInfo {
   int64_t created_s = 0;
   std::string source;  // what it was made from, for people
   std::string store;
+  bool deduplicate = true;
 };
 
 struct SnapshotInfo {
@@ -54,11 +55,22 @@ struct VolumeInfo {
   bool stateless = false;
   bool shared = false;
   std::string store;
+  bool deduplicate = true;
   uint64_t epoch = 0;
   uint64_t snapshots = 0;
   bool open = false;
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
   uint64_t bytes_read = 0;   // by clients since the daemon started
+  uint64_t bytes_written = 0;
+};
+
+// Of the whole host; bytes as in VolumeInfo.
+struct VolumeTotals {
+  uint64_t images = 0;
+  uint64_t volumes = 0;
+  uint64_t open_volumes = 0;
+  uint64_t dirty_bytes = 0;
+  uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
 };
 
@@ -72,6 +84,15 @@ struct CreateVolume {
   bool stateless = false;
   bool shared = false;
   std::string store;
+  bool deduplicate = true;  // false: not, even if the parent does
+};
+
+struct ImportRequest {
+  std::string name;
+  uint64_t size_bytes = 0;
+  std::string source;  // for people
+  std::string store;
+  bool deduplicate = true;  // it and the clones of it
 };
 
 struct ImportSession {
@@ -83,8 +104,7 @@ class VolumeManager : public DiskDirectory {
  public:
   // Images. An import writes through a session's disk straight into the pool; the image appears at
   // finish. A session that is neither finished nor aborted ends with the daemon.
-  virtual Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                                   std::string source, std::string store) = 0;
+  virtual Task<Result<ImportSession>> begin_import(ImportRequest request) = 0;
   virtual Task<Result<ImageInfo>> finish_import(uint64_t session) = 0;
   virtual Task<Result<void>> abort_import(uint64_t session) = 0;
   virtual Task<Result<ImageInfo>> create_image(std::string name, std::string from) = 0;
@@ -95,6 +115,7 @@ class VolumeManager : public DiskDirectory {
   // Volumes. create makes all or none.
   virtual Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) = 0;
   virtual Task<Result<std::vector<VolumeInfo>>> list_volumes() = 0;
+  virtual Task<Result<VolumeTotals>> totals() = 0;
   virtual Task<Result<VolumeInfo>> show_volume(std::string name) = 0;
   // Refused (kBusy) while a client has it open for writing, unless `force`.
   virtual Task<Result<void>> remove_volume(std::string name, bool force) = 0;

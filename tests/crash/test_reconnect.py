@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Clients that outlive a daemon, and daemons that outlive a client.
 
-A daemon is killed under QEMU's NBD client with requests outstanding: after the restart they are
-resent and answered, and every write is there. A writing client is killed with many requests in
+A daemon is killed, or told to stop, under QEMU's NBD client with requests outstanding: after the
+restart they are resent and answered, and every write is there. A writing client is killed with many requests in
 flight: once the next client writes, nothing of the dead one may land any more. On TCP, where
 nobody can tell a dead client from a quiet one, the same holds for a client that still lives.
 
-SQUALL_RECONNECT_ROUNDS: rounds of each (8). SQUALL_SEED: repeats the choices of a run.
+SQUALL_ROUNDS: rounds of each (8). SQUALL_SEED: repeats the choices of a run.
 """
 
 import os
@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import nbd
 from crash_support import ConfiguredDaemon, read_all, seed_from_environment
 
-ROUNDS = int(os.environ.get("SQUALL_RECONNECT_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "8"))
 MIB = 1 << 20
 BLOCK = 64 << 10
 VOLUME_BYTES = 16 * MIB
@@ -59,7 +59,7 @@ def qemu_io(daemon, volume):
 
 
 def outlive_daemon(daemon, volume, choices):
-    """Writes go on over a kill and a restart; all of them succeed and are there."""
+    """Writes go on over a kill or a stop, and a start; all of them succeed and are there."""
     client = qemu_io(daemon, volume)
     patterns = {}
 
@@ -74,7 +74,7 @@ def outlive_daemon(daemon, volume, choices):
 
     write_some(60)
     time.sleep(choices.uniform(0, 0.02))
-    daemon.kill()
+    daemon.kill() if choices.random() < 0.6 else daemon.stop()
     write_some(20)
     time.sleep(0.1)
     daemon.start()

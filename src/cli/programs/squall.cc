@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   squall::add_status_commands(app, context);
   squall::add_gc_command(app, context);
   squall::add_fleet_commands(app, context);
+  squall::add_check_command(app, context);
   let_options_fall_through(app);
   try {
     app.parse(argc, argv);
