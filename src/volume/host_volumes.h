@@ -123,6 +123,7 @@ class HostVolumes : public VolumeManager, public LiveSource {
   Task<void> commit_all_dirty();
   Task<Result<void>> commit_or_move(std::shared_ptr<Volume> disk);
   Task<Result<uint64_t>> new_ids(uint64_t count);
+  Result<void> take_catalog_room(uint64_t entries);
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
   Result<EntryRef> find(const std::string& name) const;

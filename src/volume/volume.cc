@@ -289,8 +289,7 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
                                        direct ? JournalPath::kDirect : JournalPath::kCached);
   if (!sequence) co_return std::unexpected(sequence.error());
   // `unsafe` never writes the log object: its flushes promise nothing.
-  if (is_logged() &&
-      cache_mode() != CacheMode::kUnsafe) {
+  if (is_logged() && cache_mode() != CacheMode::kUnsafe) {
     std::array<std::byte, journal_format::kRecordHeaderBytes> header;
     journal_format::encode_record_header(
         {type, static_cast<uint32_t>(payload.size()), *sequence, head_.id, epoch, offset, length},
@@ -323,8 +322,7 @@ Task<Result<void>> Volume::make_durable() {
     CO_TRY(co_await commit());
     log_is_short_ = false;
   }
-  if (is_logged())
-    CO_TRY(co_await write_log_object());
+  if (is_logged()) CO_TRY(co_await write_log_object());
   if (failed_) co_return std::unexpected(*failed_);
   co_return Result<void>{};
 }

@@ -100,8 +100,7 @@ Task<Result<void>> Volume::fold_in(LoggedData data, bool take_over) {
 }
 
 Task<Result<void>> Volume::recover_log_locked() {
-  CO_TRY_ASSIGN(LoggedData data,
-                co_await read_log(std::max(last_landed_, head_.journal_position)));
+  CO_TRY_ASSIGN(LoggedData data, co_await read_log(std::max(last_landed_, head_.journal_position)));
   if (data.map.empty()) co_return Result<void>{};
   LOG_INFO("volume {}: {} bytes that the journal lost come from its log in the pool", name_,
            data.map.data_bytes());
