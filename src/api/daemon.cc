@@ -255,16 +255,13 @@ Task<Result<StatusInfo>> Data::status() {
     status.pool_bytes += segment.size_bytes;
     status.pool_allocated_bytes += segment.allocated_bytes;
   }
-  CO_TRY_ASSIGN(const auto images, co_await volumes_->list_images());
-  status.images = images.size();
-  CO_TRY_ASSIGN(const auto volumes, co_await volumes_->list_volumes());
-  status.volumes = volumes.size();
-  for (const VolumeInfo& volume : volumes) {
-    status.open_volumes += volume.open ? 1 : 0;
-    status.dirty_bytes += volume.dirty_bytes;
-    status.bytes_read += volume.bytes_read;
-    status.bytes_written += volume.bytes_written;
-  }
+  CO_TRY_ASSIGN(const VolumeTotals totals, co_await volumes_->totals());
+  status.images = totals.images;
+  status.volumes = totals.volumes;
+  status.open_volumes = totals.open_volumes;
+  status.dirty_bytes = totals.dirty_bytes;
+  status.bytes_read = totals.bytes_read;
+  status.bytes_written = totals.bytes_written;
   status.memory_bytes = resident_bytes();
   CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
   status.cache_bytes = pool.cache.bytes;

@@ -81,13 +81,18 @@ std::optional<FileStart> decode_file_start(ConstBytes block, uint64_t seed) {
   return FileStart{load_le<uint64_t>(block.data() + 8), load_le<uint64_t>(block.data() + 16)};
 }
 
+bool is_torn_file_start(ConstBytes block) {
+  constexpr uint64_t kSector = 512;
+  return block.size() < kBlock || is_zero(block.first(kSector)) || is_zero(block.last(kSector));
+}
+
 void encode_record_header(const RecordHeader& h, ConstBytes payload, uint64_t seed, Bytes out) {
   CHECK(out.size() == kRecordHeaderBytes);
   std::byte* p = out.data();
   store_le<uint32_t>(p, kRecordMagic);
   store_le<uint32_t>(p + 4, static_cast<uint8_t>(h.type));
   store_le<uint32_t>(p + 8, h.payload_bytes);
-  store_le<uint32_t>(p + 12, 0);
+  store_le<uint32_t>(p + 12, h.durable_behind);
   store_le(p + 16, h.sequence);
   store_le(p + 24, h.volume_id);
   store_le(p + 32, h.epoch);
@@ -106,6 +111,7 @@ std::optional<RecordHeader> decode_record(ConstBytes bytes, uint64_t seed) {
   RecordHeader h;
   h.type = static_cast<RecordType>(type);
   h.payload_bytes = load_le<uint32_t>(p + 8);
+  h.durable_behind = load_le<uint32_t>(p + 12);
   h.sequence = load_le<uint64_t>(p + 16);
   h.volume_id = load_le<uint64_t>(p + 24);
   h.epoch = load_le<uint64_t>(p + 32);
@@ -124,6 +130,11 @@ std::optional<RecordHeader> decode_record(ConstBytes bytes, uint64_t seed) {
     return std::nullopt;
   if (h.length > ~uint64_t{0} - h.offset) return std::nullopt;
   return h;
+}
+
+bool may_be_durable_claim(ConstBytes bytes) {
+  return bytes.size() >= kRecordHeaderBytes && load_le<uint32_t>(bytes.data()) == kRecordMagic &&
+         load_le<uint32_t>(bytes.data() + 12) != 0;
 }
 
 uint64_t footer_bytes(uint64_t entries) {

@@ -22,7 +22,7 @@
 namespace squall::journal_format {
 
 constexpr uint16_t kMajor = 1;
-constexpr uint16_t kMinor = 0;
+constexpr uint16_t kMinor = 1;  // 1: records say what was durable before them
 constexpr uint16_t kOldestCompatibleMinor = 0;
 constexpr uint64_t kBlock = 4096;
 constexpr uint64_t kFirstRecord = 2 * kBlock;  // offset in the file
@@ -63,11 +63,20 @@ struct RecordHeader {
   uint64_t epoch = 0;
   uint64_t offset = 0;  // of the range in the volume, bytes
   uint64_t length = 0;  // of the range, bytes
+  // When this one was written, every record at or below `sequence - durable_behind` was durable; 0
+  // says nothing. What tells damage to durable records from the torn end of the log.
+  uint32_t durable_behind = 0;
   bool operator==(const RecordHeader&) const = default;
 };
 
+// The last record that `header` says was durable before it; 0: it says nothing.
+constexpr uint64_t durable_before(const RecordHeader& header) {
+  const uint64_t behind = header.durable_behind;
+  return behind == 0 || behind > header.sequence ? 0 : header.sequence - behind;
+}
+
 struct IndexEntry {
-  RecordHeader record;
+  RecordHeader record;    // without durable_behind: a footer itself says that all is durable
   uint64_t position = 0;  // of the record header in the file
   bool operator==(const IndexEntry&) const = default;
 };
@@ -83,12 +92,17 @@ void encode_file_header(const FileHeader& header, Bytes out);  // out: kBlock by
 Result<FileHeader> decode_file_header(ConstBytes block);
 void encode_file_start(const FileStart& start, uint64_t seed, Bytes out);  // out: kBlock bytes
 std::optional<FileStart> decode_file_start(ConstBytes block, uint64_t seed);
+// Whether a start that does not decode is one whose writing (into zeros, or zeros over it) a power
+// cut tore: its first or its last sector is still zeros. Anything else is damage.
+bool is_torn_file_start(ConstBytes block);
 
 // Encodes into `out` (kRecordHeaderBytes), the checksum covering header and payload.
 void encode_record_header(const RecordHeader& header, ConstBytes payload, uint64_t seed, Bytes out);
 // The header at the start of `bytes` when header and payload (both within `bytes`) are whole and
 // match; nullopt otherwise. A pad's payload is not covered and may lie beyond.
 std::optional<RecordHeader> decode_record(ConstBytes bytes, uint64_t seed);
+// Cheaply: whether decode_record might find a record there that says what was durable before it.
+bool may_be_durable_claim(ConstBytes bytes);
 
 // Space a footer with `entries` entries needs at the end of a file.
 uint64_t footer_bytes(uint64_t entries);

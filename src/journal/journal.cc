@@ -142,6 +142,11 @@ void Journal::place(std::span<Pending*> batch, JournalFile& file, uint64_t posit
   file.tail = position;
 }
 
+void Journal::claim_durable(Pending& pending) const {
+  const uint64_t behind = pending.header.sequence - proven_;
+  pending.header.durable_behind = behind <= UINT32_MAX ? static_cast<uint32_t>(behind) : 0;
+}
+
 Result<void> Journal::write_cached(std::span<Pending*> batch) {
   JournalFile& file = *files_.back();
   const uint64_t start = file.tail;
@@ -161,6 +166,7 @@ Result<void> Journal::write_cached(std::span<Pending*> batch) {
   size_t count = 0;
   for (Pending* p : batch) {
     const Bytes out(headers, kRecordHeaderBytes);
+    claim_durable(*p);
     journal_format::encode_record_header(p->header, p->payload, file.seed, out);
     headers += kRecordHeaderBytes;
     iov[count++] = {out.data(), out.size()};
@@ -204,6 +210,7 @@ Task<Result<void>> Journal::write_direct(std::span<Pending*> batch) {
   AlignedBuffer buffer(padded);
   std::byte* at = buffer.data();
   for (Pending* p : batch) {
+    claim_durable(*p);
     journal_format::encode_record_header(p->header, p->payload, file.seed,
                                          Bytes(at, kRecordHeaderBytes));
     if (!p->payload.empty())
@@ -225,6 +232,8 @@ void Journal::land(std::span<Pending*> batch) {
     landed_ = p->header.sequence;
     file.last_sequence = landed_;
     file.entries.push_back({p->header, p->position});
+    if (!p->payload.empty())
+      file.payloads.add(p->position + kRecordHeaderBytes, p->payload);
     stats_.appended_records += 1;
     stats_.appended_bytes += record_bytes(p->payload.size());
     if (auto sink = sinks_.find(p->header.volume_id); sink != sinks_.end())
@@ -242,16 +251,73 @@ void Journal::fail_batch(std::span<Pending*> batch, const Error& error) {
   }
 }
 
+// ---- reads ----
+
 Task<Result<void>> Journal::read(JournalPlace place, Bytes to) {
-  ++place.file->pins;
-  const int got = co_await io_read(reactor_, place.file->cached_handle, to, place.position);
-  const std::string path = place.file->path;
-  if (--place.file->pins == 0) reclaim();
-  if (got < 0) co_return fail_errno(-got, "journal: read of {} at {} failed", path, place.position);
-  if (static_cast<size_t>(got) != to.size())
-    co_return fail(ErrorKind::kIo, "journal: {} ends before {}", path, place.position + to.size());
+  JournalFile& file = *place.file;
+  ++file.pins;
+  auto done = co_await read_verified(file, place.position, to);
+  if (--file.pins == 0) reclaim();
+  co_return done;
+}
+
+// Whole pieces are read, since those have sums; a request that begins or ends within one goes
+// through a buffer.
+Task<Result<void>> Journal::read_verified(JournalFile& file, uint64_t position, Bytes to) {
+  constexpr uint64_t kPiece = PayloadSums::kPieceBytes;
+  const size_t payload = file.payloads.find(position, to.size());
+  if (!file.payloads.is_known(payload)) CO_TRY(co_await learn_payload(file, payload));
+  const uint64_t origin = file.payloads.position(payload);
+  const uint64_t skip = position - origin;
+  const uint64_t begin = round_down(skip, kPiece);
+  const uint64_t end = std::min<uint64_t>(round_up(skip + to.size(), kPiece),
+                                          file.payloads.bytes(payload));
+  std::vector<std::byte> buffer;
+  Bytes pieces = to;
+  if (end - begin != to.size()) {
+    buffer.resize(end - begin);
+    pieces = buffer;
+  }
+  const int got = co_await io_read(reactor_, file.cached_handle, pieces, origin + begin);
+  if (got < 0)
+    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
+  if (static_cast<size_t>(got) != pieces.size() ||
+      !file.payloads.matches(payload, begin, pieces))
+    co_return std::unexpected(damaged(file, position));
+  if (!buffer.empty()) std::memcpy(to.data(), pieces.data() + (skip - begin), to.size());
   co_return Result<void>{};
 }
+
+// A record that start-up knows from the file's index only: verified whole, once.
+Task<Result<void>> Journal::learn_payload(JournalFile& file, size_t payload) {
+  const uint64_t position = file.payloads.position(payload);
+  std::vector<std::byte> bytes(kRecordHeaderBytes + file.payloads.bytes(payload));
+  const int got =
+      co_await io_read(reactor_, file.cached_handle, bytes, position - kRecordHeaderBytes);
+  if (got < 0)
+    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
+  std::optional<JournalRecord> record;
+  if (static_cast<size_t>(got) == bytes.size())
+    record = journal_format::decode_record(bytes, file.seed);
+  if (!record || record->type != RecordType::kWrite ||
+      record->payload_bytes != file.payloads.bytes(payload))
+    co_return std::unexpected(damaged(file, position));
+  file.payloads.learn(payload, ConstBytes(bytes).subspan(kRecordHeaderBytes));
+  co_return Result<void>{};
+}
+
+Error Journal::damaged(const JournalFile& file, uint64_t position) {
+  ++stats_.damaged_reads;
+  Error error(ErrorKind::kCorrupt,
+              fmt::format("journal: {} at {}: the data there fails its checksum; check the disk, and "
+                          "overwrite it or roll the volume back",
+                          file.path, position),
+              EIO);
+  LOG_ERROR("{}", error.message());
+  return error;
+}
+
+// ---- syncs ----
 
 Task<Result<void>> Journal::flush() {
   auto pass = gate_.enter();
@@ -276,6 +342,7 @@ Task<Result<void>> Journal::flush() {
 // One sync of every file with unsynced bytes, oldest first. What landed before it is durable after.
 Task<Result<void>> Journal::sync_round() {
   const uint64_t end = landed_;
+  const uint64_t end_there = files_.back()->last_sequence;
   std::vector<JournalFile*> unsynced;
   for (auto& file : files_) {
     if (!file->unsynced) continue;
@@ -303,6 +370,7 @@ Task<Result<void>> Journal::sync_round() {
                            failed_path)));
   }
   durable_ = std::max(durable_, end);
+  proven_ = std::max(proven_, end_there);
   co_return Result<void>{};
 }
 
@@ -335,6 +403,7 @@ Task<Result<void>> Journal::rescue(const Error& error) {
   for (JournalFile* file : old) --file->pins;
   if (outcome) {
     durable_ = std::max(durable_, end);
+    proven_ = files_.back()->last_sequence;
   } else {
     failed_ = outcome.error().wrap(
         "journal: gave up after a failed sync; replace the disk, then restart squalld");
@@ -403,6 +472,7 @@ Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& ent
   to.tail += size;
   to.last_sequence = entry.record.sequence;
   to.entries.push_back({*header, position});
+  if (!payload.empty()) to.payloads.add(position + kRecordHeaderBytes, payload);
   found->second->relocated(*header, {&to, position + kRecordHeaderBytes});
   co_return Result<void>{};
 }

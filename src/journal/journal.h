@@ -28,6 +28,8 @@
 #include "io/gate.h"
 #include "io/reactor.h"
 #include "io/sync.h"
+#include "journal/journal_check.h"
+#include "journal/payload_sums.h"
 
 namespace squall {
 
@@ -40,6 +42,10 @@ struct JournalConfig {
   uint64_t min_generation = 0;  // the generation opened is higher, whatever the files say
   Uuid id_if_new;               // identity of a journal that does not exist yet
   uint64_t lock_wait_ms = 5000;
+  // Told of what was durable and is damaged, before anything is changed; `id` is the journal's, nil
+  // when no file is left that says it. OK: the log goes on without what is lost. Without this
+  // function a damaged journal does not open.
+  std::function<Task<Result<void>>(Uuid id, std::vector<JournalProblem> damage)> on_damage;
 
   Result<void> validate() const;
 };
@@ -64,6 +70,7 @@ struct JournalFile {
   bool sealed = false;    // no more appends
   bool poisoned = false;  // a write or sync failed: no footer, and removed instead of recycled
   std::vector<journal_format::IndexEntry> entries;  // for the footer; dropped once that is written
+  PayloadSums payloads;                             // what reads are verified against
 };
 
 // Where a record's payload lies. For zero records only the file counts.
@@ -93,6 +100,7 @@ struct JournalStats {
   uint64_t appended_bytes = 0;
   uint64_t syncs = 0;
   uint64_t replayed_records = 0;
+  uint64_t damaged_reads = 0;  // of payloads that failed their checksum
 };
 
 class Journal {
@@ -124,6 +132,7 @@ class Journal {
   // The contiguous log up to everything landed before the call is durable when it returns.
   Task<Result<void>> flush();
 
+  // Part of one record's payload, verified: kCorrupt when it is not what was written.
   Task<Result<void>> read(JournalPlace place, Bytes to);
 
   // The sinks of volumes with records here; a record of a volume without one is forgotten.
@@ -167,17 +176,24 @@ class Journal {
 
   // journal_open.cc
   Result<void> lock_directory();
-  Result<std::vector<std::unique_ptr<JournalFile>>> open_existing();
-  Result<std::unique_ptr<JournalFile>> open_file(const std::string& path);
-  Result<uint64_t> replay(const ReplayVisitor& visit);
-  Result<void> replay_file(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
-  Result<bool> replay_from_footer(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
-  Result<void> replay_by_scan(JournalFile& file, uint64_t limit, const ReplayVisitor& visit);
+  struct LogEnd;
+  using OpenedFiles = std::vector<std::unique_ptr<JournalFile>>;
+  Task<Result<OpenedFiles>> open_existing();
+  Task<Result<bool>> load_file(JournalFile& file);
+  void keep_the_run(OpenedFiles& found);
+  Task<Result<uint64_t>> replay(const ReplayVisitor& visit);
+  Task<void> replay_file(JournalFile& file, uint64_t limit, const ReplayVisitor& visit,
+                         LogEnd& end);
+  Task<void> replay_by_scan(JournalFile& file, uint64_t limit, const ReplayVisitor& visit,
+                            LogEnd& end);
+  Task<void> look_beyond(LogEnd end, std::vector<uint64_t> limits);
+  Task<Result<void>> settle_damage(bool id_known);
   Task<Result<void>> start_generation(uint64_t previous_last_sequence);
 
   // journal_files.cc: the life of files
   Task<Result<std::unique_ptr<JournalFile>>> create_file();
   Task<Result<void>> roll(uint64_t previous_last_sequence);
+  Task<Result<void>> wipe_start(JournalFile& file);
   Task<Result<std::unique_ptr<JournalFile>>> prepare_file();
   Result<void> begin_file(std::unique_ptr<JournalFile> file, uint64_t previous_last_sequence);
   Result<void> write_start(JournalFile& file, uint64_t previous_last_sequence);
@@ -191,13 +207,17 @@ class Journal {
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
-  // journal.cc: appends and syncs
+  // journal.cc: appends, syncs, reads
+  Task<Result<void>> read_verified(JournalFile& file, uint64_t position, Bytes to);
+  Task<Result<void>> learn_payload(JournalFile& file, size_t payload);
+  Error damaged(const JournalFile& file, uint64_t position);
   bool fits(const JournalFile& file, uint64_t bytes, uint64_t records) const;
   Result<void> write_cached(std::span<Pending*> batch);
   Task<Result<void>> write_direct(std::span<Pending*> batch);
   Task<void> run_queue();
   std::vector<Pending*> take_batch(bool& direct);
   void place(std::span<Pending*> batch, JournalFile& file, uint64_t position);
+  void claim_durable(Pending& pending) const;
   void land(std::span<Pending*> batch);
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
@@ -220,6 +240,9 @@ class Journal {
   uint64_t max_payload_bytes_ = 0;
   uint64_t landed_ = 0;
   uint64_t durable_ = 0;
+  // The last record that is durable and still there: what new records say of the log before them.
+  // Unlike durable_ never the number of a record that was given up.
+  uint64_t proven_ = 0;
 
   std::deque<std::unique_ptr<JournalFile>> files_;  // by number; the last one is current
   std::unique_ptr<JournalFile> next_;  // with a durable header: the file that a roll takes
@@ -244,6 +267,9 @@ class Journal {
   bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
+  // Between open_existing and start_generation: what is wrong, and files that are not of the log.
+  std::vector<JournalProblem> damage_;
+  OpenedFiles leftovers_;
   JournalStats stats_;
   Gate gate_;
 };

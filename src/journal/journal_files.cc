@@ -48,6 +48,17 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
   co_return std::move(file);
 }
 
+// Before a recycled file gets another header: should a power cut tear that one, the file must not
+// look like one that held a log (see journal_scan.h).
+Task<Result<void>> Journal::wipe_start(JournalFile& file) {
+  const AlignedBuffer zeros(kBlock);
+  int result = co_await io_write(reactor_, file.cached_handle, zeros.bytes(), kBlock);
+  if (result >= 0) result = co_await io_sync(reactor_, file.cached_handle);
+  if (result >= 0) co_return Result<void>{};
+  close_file(file, true);
+  co_return fail_errno(-result, "journal: {} not wiped", file.path);
+}
+
 // A file with a number and a durable header: a spare if there is one, else a new one.
 Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   std::unique_ptr<JournalFile> file;
@@ -56,6 +67,7 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   } else {
     file = std::move(spares_.front());
     spares_.erase(spares_.begin());
+    CO_TRY(co_await wipe_start(*file));
   }
   file->header = {.journal_id = id_,
                   .generation = generation_,
@@ -92,6 +104,7 @@ Result<void> Journal::begin_file(std::unique_ptr<JournalFile> file,
   file->last_sequence = previous_last_sequence;
   file->superseded_by = 0;
   file->entries.clear();
+  file->payloads.clear();
   file->sealed = file->poisoned = false;
   auto started = write_start(*file, previous_last_sequence);
   if (!started) file->sealed = file->poisoned = true;
@@ -218,6 +231,7 @@ void Journal::reclaim() {
     }
     auto file = std::move(files_.front());
     files_.pop_front();
+    file->payloads.clear();
     const bool surplus = files_.size() + spares_.size() >= config_.max_files;
     if (file->poisoned || surplus || file->header.file_bytes != config_.file_bytes ||
         !reserve_kept_) {
@@ -322,6 +336,7 @@ Task<void> Journal::stop() {
 Journal::~Journal() {
   for (auto& file : files_) close_file(*file, false);
   for (auto& file : spares_) close_file(*file, false);
+  for (auto& file : leftovers_) close_file(*file, false);
   if (next_ != nullptr) close_file(*next_, false);
   if (lock_handle_ >= 0) fs_.close(lock_handle_);
 }

@@ -4,19 +4,24 @@
 // made durable one by one, in order, each before its file is used. Lower leftovers are recycled
 // files whose records are all in the pool. A file counts up to the smallest previous_last_sequence
 // of the files after it (a failed write or sync may have left remnants beyond). Where the records
-// found end short of what a later file's header says came before it, the host lost unsynced data:
-// nothing beyond is replayed, since nothing beyond was acknowledged as durable.
+// found end short of what a later file's header says came before it, or in the middle of a file,
+// either the host lost unsynced data, and nothing beyond was acknowledged as durable; or the disk
+// damaged what was. Records and indexes further on that say how much was durable tell which.
+// Damage, there or in a header or start, is for the owner to judge (JournalConfig::on_damage):
+// until then nothing is changed.
 #include <algorithm>
 
 #include "base/hash.h"
 #include "base/log.h"
 #include "journal/journal.h"
+#include "journal/journal_scan.h"
 
 namespace squall {
 
 using journal_format::kBlock;
 using journal_format::kRecordHeaderBytes;
 using journal_format::RecordType;
+using journal_scan::RecordScanner;
 
 namespace {
 bool has_start(const JournalFile& file) {
@@ -50,10 +55,12 @@ Task<Result<std::unique_ptr<Journal>>> Journal::open(Reactor& reactor, FileSyste
   CO_TRY(config.validate());
   std::unique_ptr<Journal> journal(new Journal(reactor, files, std::move(config)));
   CO_TRY(journal->lock_directory());
-  CO_TRY_ASSIGN(auto existing, journal->open_existing());
-  journal->id_ = existing.empty() ? journal->config_.id_if_new : existing.back()->header.journal_id;
+  CO_TRY_ASSIGN(auto existing, co_await journal->open_existing());
+  const bool id_known = !existing.empty();
+  journal->id_ = id_known ? existing.back()->header.journal_id : journal->config_.id_if_new;
   for (auto& file : existing) journal->files_.push_back(std::move(file));
-  CO_TRY_ASSIGN(const uint64_t last, journal->replay(visit));
+  CO_TRY_ASSIGN(const uint64_t last, co_await journal->replay(visit));
+  CO_TRY(co_await journal->settle_damage(id_known));
   if (auto started = co_await journal->start_generation(last); !started) {
     co_await journal->stop();
     co_return std::unexpected(started.error());
@@ -72,183 +79,228 @@ Result<void> Journal::lock_directory() {
   return {};
 }
 
-Result<std::unique_ptr<JournalFile>> Journal::open_file(const std::string& path) {
-  auto file = std::make_unique<JournalFile>();
-  file->path = path;
-  auto open = [&]() -> Result<void> {
-    TRY_ASSIGN(file->cached_handle, fs_.open(path, {.write = true}));
-    TRY_ASSIGN(file->direct_handle, fs_.open(path, {.write = true, .direct = true}));
-    // The lock is on the handle that direct writes go through: it is free only once the last write
-    // of a killed daemon has finished.
-    TRY(fs_.lock(file->direct_handle, config_.lock_wait_ms));
-    std::vector<std::byte> block(kBlock);
-    TRY_ASSIGN(const size_t got, fs_.read(file->cached_handle, block, 0));
-    TRY_ASSIGN(file->header, journal_format::decode_file_header(Bytes(block).first(got)));
-    TRY_ASSIGN(const FileInfo info, fs_.info(file->cached_handle));
-    if (info.size != file->header.file_bytes)
-      return fail(ErrorKind::kCorrupt, "{} has {} bytes, its header says {}", path, info.size,
-                  file->header.file_bytes);
-    return {};
-  };
-  if (auto opened = open(); !opened) {
-    close_file(*file, false);
-    return std::unexpected(opened.error().wrap("journal: " + path));
+// False for a file that never held anything, or that is damaged, which is noted.
+Task<Result<bool>> Journal::load_file(JournalFile& file) {
+  CO_TRY_ASSIGN(file.cached_handle, fs_.open(file.path, {.write = true}));
+  CO_TRY_ASSIGN(file.direct_handle, fs_.open(file.path, {.write = true, .direct = true}));
+  // The lock is on the handle that direct writes go through: it is free only once the last write
+  // of a killed daemon has finished.
+  CO_TRY(fs_.lock(file.direct_handle, config_.lock_wait_ms));
+  CO_TRY_ASSIGN(auto facts,
+                co_await journal_scan::inspect(reactor_, fs_, file.cached_handle, file.path));
+  if (!facts.is_log) {
+    LOG_INFO("journal: {} was never used, removed", file.path);
+    close_file(file, true);
+    co_return false;
   }
-  file->seed = journal_format::file_seed(file->header);
-  std::vector<std::byte> block(kBlock);
-  auto got = fs_.read(file->cached_handle, block, kBlock);
-  if (!got) {
-    close_file(*file, false);
-    return std::unexpected(got.error());
+  if (facts.problem) {
+    damage_.push_back(std::move(*facts.problem));
+    co_return false;
   }
+  file.header = facts.header;
+  file.seed = facts.seed;
   // Without a start nothing was written to it, or nothing of it was ever durable: it constrains
   // nothing and holds nothing.
-  const auto start = journal_format::decode_file_start(Bytes(block).first(*got), file->seed);
-  file->start = start.value_or(journal_format::FileStart{~uint64_t{0}, ~uint64_t{0}});
-  file->sealed = true;
-  file->unsynced = true;  // the page cache may hold more than the disk
-  return file;
+  constexpr uint64_t kNone = ~uint64_t{0};
+  file.start = facts.start.value_or(journal_format::FileStart{kNone, kNone});
+  file.sealed = true;
+  file.unsynced = true;  // the page cache may hold more than the disk
+  co_return true;
 }
 
-// Files with a valid header, by number, reduced to the run that ends at the highest one. The rest
-// is removed: a slot without a header was being made when the daemon died.
-Result<std::vector<std::unique_ptr<JournalFile>>> Journal::open_existing() {
-  TRY_ASSIGN(const auto names, fs_.list(config_.directory));
-  std::vector<std::unique_ptr<JournalFile>> found;
-  auto give_up = [&](const Error& error) {
-    for (auto& file : found) close_file(*file, false);
-    return std::unexpected(error);
-  };
+// The log's files by number. The rest, which are recycled ones or were being made when the daemon
+// died, are kept apart until it is clear that nothing is damaged.
+Task<Result<Journal::OpenedFiles>> Journal::open_existing() {
+  CO_TRY_ASSIGN(const auto names, fs_.list(config_.directory));
+  OpenedFiles found;
   for (const std::string& name : names) {
     if (!name.starts_with("slot-") || !name.ends_with(".wal")) continue;
     next_slot_ = std::max<uint64_t>(next_slot_, std::strtoull(name.c_str() + 5, nullptr, 10) + 1);
-    const std::string path = config_.directory + "/" + name;
-    auto file = open_file(path);
-    if (file) {
-      found.push_back(std::move(*file));
-    } else if (file.error().kind() == ErrorKind::kCorrupt) {
-      LOG_INFO("journal: {} holds no log, removed ({})", path, file.error().message());
-      TRY(fs_.remove(path));
-    } else {
-      return give_up(file.error());
+    auto file = std::make_unique<JournalFile>();
+    file->path = config_.directory + "/" + name;
+    const auto loaded = co_await load_file(*file);
+    if (!loaded || !*loaded) close_file(*file, false);
+    if (!loaded) {
+      for (auto& other : found) close_file(*other, false);
+      co_return std::unexpected(loaded.error().wrap("journal: " + file->path));
     }
+    if (*loaded) found.push_back(std::move(file));
   }
-  std::ranges::sort(found, {}, [](const auto& file) {
-    return std::pair(file->header.file_number, !has_start(*file));
-  });
-  // A number is given again when its file could not be prepared; that one was never used.
-  const auto unused =
-      std::ranges::unique(found, {}, [](const auto& file) { return file->header.file_number; });
-  for (const auto& file : unused) close_file(*file, true);
-  found.erase(unused.begin(), unused.end());
-  size_t first = found.size();
-  while (first > 0) {
-    const auto& file = *found[first - 1];
-    const bool chained =
-        first == found.size() || (file.header.file_number + 1 == found[first]->header.file_number &&
-                                  file.header.journal_id == found[first]->header.journal_id);
-    if (!chained) break;
-    --first;
-  }
-  for (size_t i = 0; i < first; ++i) close_file(*found[i], true);
-  found.erase(found.begin(), found.begin() + static_cast<ptrdiff_t>(first));
+  keep_the_run(found);
   for (const auto& file : found) {
     generation_ = std::max(generation_, file->header.generation);
     next_file_number_ = file->header.file_number + 1;
   }
-  return found;
+  co_return found;
 }
 
+void Journal::keep_the_run(OpenedFiles& found) {
+  std::ranges::sort(found, {}, [](const auto& file) {
+    return std::pair(file->header.file_number, !has_start(*file));
+  });
+  // A number is given again when its file could not be prepared; that one was never used.
+  OpenedFiles by_number;
+  for (auto& file : found) {
+    const bool again = !by_number.empty() &&
+                       by_number.back()->header.file_number == file->header.file_number;
+    (again ? leftovers_ : by_number).push_back(std::move(file));
+  }
+  size_t first = by_number.size();
+  while (first > 0) {
+    const auto& file = *by_number[first - 1];
+    const bool chained =
+        first == by_number.size() ||
+        (file.header.file_number + 1 == by_number[first]->header.file_number &&
+         file.header.journal_id == by_number[first]->header.journal_id);
+    if (!chained) break;
+    --first;
+  }
+  const auto run = by_number.begin() + static_cast<ptrdiff_t>(first);
+  std::move(by_number.begin(), run, std::back_inserter(leftovers_));
+  found.assign(std::make_move_iterator(run), std::make_move_iterator(by_number.end()));
+}
+
+// Where the records end.
+struct Journal::LogEnd {
+  size_t file = 0;
+  uint64_t position = 0;  // in that file; 0: its index names all there is
+  uint64_t last = 0;      // sequence
+  bool unreadable = false;
+};
+
 // Returns the last sequence that counts.
-Result<uint64_t> Journal::replay(const ReplayVisitor& visit) {
+Task<Result<uint64_t>> Journal::replay(const ReplayVisitor& visit) {
   const size_t count = files_.size();
   std::vector<uint64_t> limits(count, ~uint64_t{0});  // what of file i counts
   for (size_t i = count; i-- > 1;)
     limits[i - 1] = std::min(limits[i], files_[i]->start.previous_last_sequence);
-  uint64_t last = 0;
+  LogEnd end;
   bool begun = false;
   for (size_t i = 0; i < count; ++i) {
-    const uint64_t expected = std::min(files_[i]->start.previous_last_sequence, limits[i]);
-    if (!has_start(*files_[i])) continue;
-    if (!begun) last = files_[i]->start.previous_last_sequence;
+    JournalFile& file = *files_[i];
+    const uint64_t expected = std::min(file.start.previous_last_sequence, limits[i]);
+    if (!has_start(file)) continue;
+    if (!begun) end.last = file.start.previous_last_sequence;
     begun = true;
-    if (last < expected) {
-      LOG_WARN(
-          "journal: {} continues after record {}, but the log before it ends at {}: the host "
-          "lost unsynced data; the log ends there",
-          files_[i]->path, expected, last);
+    if (end.last < expected) {
+      LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}",
+               file.path, expected, end.last);
       break;
     }
-    JournalFile& file = *files_[i];
-    file.last_sequence = last;
-    if (file.start.first_sequence <= limits[i]) TRY(replay_file(file, limits[i], visit));
-    last = std::max(last, file.last_sequence);
+    end.file = i;
+    end.position = 0;
+    end.unreadable = false;
+    file.last_sequence = end.last;
+    if (file.start.first_sequence <= limits[i]) co_await replay_file(file, limits[i], visit, end);
+    end.last = std::max(end.last, file.last_sequence);
   }
-  return last;
+  if (begun) co_await look_beyond(end, std::move(limits));
+  co_return end.last;
 }
 
-Result<void> Journal::replay_file(JournalFile& file, uint64_t limit, const ReplayVisitor& visit) {
-  TRY_ASSIGN(const bool done, replay_from_footer(file, limit, visit));
-  return done ? Result<void>{} : replay_by_scan(file, limit, visit);
-}
-
-Result<bool> Journal::replay_from_footer(JournalFile& file, uint64_t limit,
-                                         const ReplayVisitor& visit) {
-  std::vector<std::byte> block(kBlock);
-  TRY_ASSIGN(size_t got, fs_.read(file.cached_handle, block, file.header.file_bytes - kBlock));
-  const auto trailer = journal_format::decode_trailer(Bytes(block).first(got), file.seed);
-  if (!trailer) return false;
-  const uint64_t footer = trailer->entries > file.header.file_bytes / kRecordHeaderBytes
-                              ? ~uint64_t{0}
-                              : journal_format::footer_bytes(trailer->entries);
-  if (footer > file.header.file_bytes - kBlock) return false;
-  std::vector<std::byte> index(footer - kBlock);
-  TRY_ASSIGN(got, fs_.read(file.cached_handle, index, file.header.file_bytes - footer));
-  auto entries = journal_format::decode_index(*trailer, Bytes(index).first(got), file.seed);
-  if (!entries) return false;
-  for (const auto& entry : *entries) {
+Task<void> Journal::replay_file(JournalFile& file, uint64_t limit, const ReplayVisitor& visit,
+                                LogEnd& end) {
+  const auto footer =
+      co_await journal_scan::read_footer(reactor_, file.cached_handle, file.header, file.seed);
+  if (!footer.entries) co_return co_await replay_by_scan(file, limit, visit, end);
+  for (const auto& entry : *footer.entries) {
     if (entry.record.sequence > limit) break;
     file.last_sequence = entry.record.sequence;
     ++stats_.replayed_records;
-    visit(entry.record, {&file, entry.position + kRecordHeaderBytes});
+    const uint64_t payload = entry.position + kRecordHeaderBytes;
+    if (entry.record.payload_bytes > 0)
+      file.payloads.add_unverified(payload, entry.record.payload_bytes);
+    visit(entry.record, {&file, payload});
   }
   // A footer is written only when the log up to it is durable.
   durable_ = std::max(durable_, file.last_sequence);
-  return true;
 }
 
-Result<void> Journal::replay_by_scan(JournalFile& file, uint64_t limit,
-                                     const ReplayVisitor& visit) {
-  // Window by window; a window holds at least one whole record of the largest size.
-  const uint64_t window = std::min(file.header.file_bytes, 4 * journal_format::kMaxPayloadBytes);
-  std::vector<std::byte> buffer(window);
-  uint64_t position = journal_format::kFirstRecord;
-  uint64_t start = position;
-  size_t held = 0;
-  while (position + kRecordHeaderBytes <= file.header.file_bytes) {
-    const uint64_t largest = journal_format::record_bytes(journal_format::kMaxPayloadBytes);
-    if (position + largest > start + held && start + held < file.header.file_bytes) {
-      start = position;
-      TRY_ASSIGN(held, fs_.read(file.cached_handle, buffer, start));
-    }
-    if (position >= start + held) break;
-    const auto record = journal_format::decode_record(
-        ConstBytes(buffer.data(), held).subspan(position - start), file.seed);
-    if (!record) break;
-    if (record->type != RecordType::kPad) {
-      if (record->sequence <= file.last_sequence) break;
-      if (record->sequence > limit) break;
-      file.last_sequence = record->sequence;
-      file.entries.push_back({*record, position});
+Task<void> Journal::replay_by_scan(JournalFile& file, uint64_t limit, const ReplayVisitor& visit,
+                                   LogEnd& end) {
+  RecordScanner scanner(reactor_, file.cached_handle, file.header, file.seed);
+  bool counts = true;
+  while (counts && co_await scanner.advance()) {
+    for (const auto& [entry, content] : scanner.found()) {
+      counts = entry.record.sequence > file.last_sequence && entry.record.sequence <= limit;
+      if (!counts) break;
+      file.last_sequence = entry.record.sequence;
+      file.entries.push_back(entry);
+      file.tail = entry.position + journal_format::record_bytes(entry.record.payload_bytes);
       ++stats_.replayed_records;
-      visit(*record, {&file, position + kRecordHeaderBytes});
+      const uint64_t payload = entry.position + kRecordHeaderBytes;
+      if (!content.empty()) file.payloads.add(payload, content);
+      visit(entry.record, {&file, payload});
     }
-    position += record->type == RecordType::kPad
-                    ? kRecordHeaderBytes + record->payload_bytes
-                    : journal_format::record_bytes(record->payload_bytes);
   }
-  file.tail = position;
-  return {};
+  end.position = scanner.position();
+  end.unreadable = scanner.is_unreadable();
+}
+
+// Whether anything behind the log's end says that more of it was durable.
+Task<void> Journal::look_beyond(LogEnd end, std::vector<uint64_t> limits) {
+  const JournalFile& ended = *files_[end.file];
+  const uint64_t place = end.position > 0 ? end.position : journal_format::kFirstRecord;
+  if (end.unreadable) {
+    damage_.push_back({ended.path, place, "the device cannot read the record there"});
+    co_return;
+  }
+  for (size_t i = end.file; i < files_.size(); ++i) {
+    const JournalFile& file = *files_[i];
+    const auto footer =
+        co_await journal_scan::read_footer(reactor_, file.cached_handle, file.header, file.seed);
+    uint64_t claim = std::min(footer.durable, limits[i]);
+    if (claim <= end.last && !footer.entries) {
+      RecordScanner scanner(reactor_, file.cached_handle, file.header, file.seed);
+      if (i == end.file) scanner.resume_at(place);
+      // The next file, made ready ahead of need, holds nothing at all.
+      const bool used = has_start(file) || co_await scanner.advance();
+      if (i != end.file) scanner.resume_at(journal_format::kFirstRecord);
+      if (!used) continue;
+      if (const auto record = co_await scanner.find_durable_claim(end.last, limits[i]))
+        claim = journal_format::durable_before(record->record);
+    }
+    if (claim <= end.last) continue;
+    damage_.push_back(
+        {ended.path, place,
+         fmt::format("the log ends in a damaged record after {}, but records up to {} were durable",
+                     end.last, claim)});
+    co_return;
+  }
+}
+
+// Asks the owner about damage. What is not of the log goes: recycled files, and damaged ones, those
+// under another name, for who wants to look into them.
+Task<Result<void>> Journal::settle_damage(bool id_known) {
+  const bool damaged = !damage_.empty();
+  for (const JournalProblem& problem : damage_)
+    LOG_ERROR("journal: {} at {}: {}", problem.file, problem.offset, problem.what);
+  if (damaged) {
+    if (!config_.on_damage)
+      co_return fail(ErrorKind::kCorrupt, "journal: {} at {}: {}", damage_[0].file,
+                     damage_[0].offset, damage_[0].what);
+    CO_TRY(co_await config_.on_damage(id_known ? id_ : Uuid{}, damage_));
+  }
+  for (const auto& file : leftovers_) close_file(*file, !damaged);
+  if (!damaged) {
+    leftovers_.clear();
+    co_return Result<void>{};
+  }
+  std::vector<std::string> apart;
+  for (const auto& file : leftovers_) apart.push_back(file->path);
+  leftovers_.clear();
+  for (const JournalProblem& problem : damage_)
+    if (std::ranges::none_of(files_, [&](const auto& f) { return f->path == problem.file; }))
+      apart.push_back(problem.file);
+  for (const std::string& path : apart) {
+    const std::string name = path.substr(config_.directory.size() + 1);
+    const std::string aside =
+        fmt::format("{}/damaged-{}-{}", config_.directory, generation_ + 1, name);
+    LOG_WARN("journal: {} is kept as {}", path, aside);
+    CO_TRY(fs_.rename(path, aside));
+  }
+  damage_.clear();
+  co_return fs_.sync_directory(config_.directory);
 }
 
 Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {

@@ -86,6 +86,9 @@ Task<Result<Recovery::Outcome>> Recovery::seal(SegmentInfo segment, Header heade
   }
   totals.records = scan.records.size();
   const uint64_t end_bytes = scan.end_bytes;
+  // Of a first write that landed in part.
+  if (header == Header::kDamaged)
+    CO_TRY(co_await rewrite_segment_header(segments_, pool_, segment.id));
   CO_TRY_ASSIGN(totals.sealed_bytes,
                 co_await seal_segment(segments_, pool_, segment.id, std::move(scan)));
   LOG_INFO("pool: sealed segment {}, which was open, at {} bytes ({} records)", segment.id,

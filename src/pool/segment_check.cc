@@ -24,7 +24,8 @@ constexpr uint64_t kWindowBytes = kMiB;
 bool has_punched_block(uint64_t offset, ConstBytes record) {
   uint64_t at = offset;
   while (at < offset + record.size()) {
-    const uint64_t end = std::min(round_down(at, kBlockBytes) + kBlockBytes, offset + record.size());
+    const uint64_t end =
+        std::min(round_down(at, kBlockBytes) + kBlockBytes, offset + record.size());
     if (is_zero(record.subspan(at - offset, end - at))) return true;
     at = end;
   }
@@ -74,8 +75,8 @@ Task<Result<SegmentReport>> SegmentChecker::check(SegmentInfo segment,
     items = items_of(*footer, uses, report);
   } else {
     for (const RecordUse& use : uses)
-      items.push_back({.entry = {.sector = use.sector, .sectors = use.sectors, .kind = use.kind},
-                       .use = use});
+      items.push_back(
+          {.entry = {.sector = use.sector, .sectors = use.sectors, .kind = use.kind}, .use = use});
   }
   CO_TRY(co_await check_items(segment, footer ? &*footer : nullptr, std::move(items), report));
   co_return report;
@@ -164,7 +165,8 @@ std::vector<SegmentChecker::Item> SegmentChecker::items_of(const SegmentFooter& 
     if (at == items.size() || items[at].entry.sector != use.sector)
       problem = "no record begins there";
     else if (items[at].entry.sectors != use.sectors)
-      problem = fmt::format("the record there is {} bytes long", items[at].entry.sectors * kSectorBytes);
+      problem =
+          fmt::format("the record there is {} bytes long", items[at].entry.sectors * kSectorBytes);
     else if (items[at].entry.kind != use.kind)
       problem = fmt::format("the record there is a {}, not a {}", to_string(items[at].entry.kind),
                             to_string(use.kind));
@@ -176,6 +178,7 @@ std::vector<SegmentChecker::Item> SegmentChecker::items_of(const SegmentFooter& 
                               .offset = use.sector * kSectorBytes,
                               .length = use.sectors * kSectorBytes,
                               .problem = std::move(problem),
+                              .is_page = use.kind == RecordKind::kPage,
                               .used = true});
   }
   return items;
@@ -234,6 +237,7 @@ Task<Result<void>> SegmentChecker::check_window(const SegmentInfo& segment,
          .offset = offset,
          .length = item.entry.sectors * kSectorBytes,
          .problem = item.problem,
+         .is_page = item.entry.kind == RecordKind::kPage,
          .used = item.use.has_value() && !item.in_footer_only,
          .good_blocks = item.good_blocks});
   }
@@ -261,10 +265,10 @@ void SegmentChecker::verify(SegmentId segment, const SegmentFooter* footer, Item
   const RecordHeader& header = record->header;
   if (header.kind != entry.kind || header.sectors() != entry.sectors ||
       (item.in_footer && (header.codec != entry.codec || header.raw_bytes != entry.raw_bytes))) {
-    item.problem = fmt::format("it is a {} of {} bytes ({} on disk), not a {} of {} on disk",
-                               to_string(header.kind), header.raw_bytes,
-                               header.sectors() * kSectorBytes, to_string(entry.kind),
-                               entry.sectors * kSectorBytes);
+    item.problem =
+        fmt::format("it is a {} of {} bytes ({} on disk), not a {} of {} on disk",
+                    to_string(header.kind), header.raw_bytes, header.sectors() * kSectorBytes,
+                    to_string(entry.kind), entry.sectors * kSectorBytes);
     return;
   }
   std::vector<std::byte> payload(header.raw_bytes);
@@ -276,7 +280,16 @@ void SegmentChecker::verify(SegmentId segment, const SegmentFooter* footer, Item
     item.good_blocks = header.raw_bytes / kBlockBytes;
     item.problem = fmt::format("it holds {} bytes, and an index needs {}", header.raw_bytes,
                                item.use->blocks * kBlockBytes);
+    return;
   }
+  if (entry.fingerprints == 0 || footer == nullptr) return;
+  std::vector<Fingerprint> taken;
+  fingerprinter_.append(payload, taken);
+  const auto stated =
+      std::span(footer->fingerprints).subspan(entry.first_fingerprint, entry.fingerprints);
+  if (std::ranges::equal(taken, stated)) return;
+  item.in_footer_only = true;
+  item.problem = "the fingerprints in the footer are not those of its content";
 }
 
 Task<Result<VerifiedRecord>> SegmentChecker::read(Address address) {
@@ -293,9 +306,8 @@ Task<Result<VerifiedRecord>> SegmentChecker::read(Address address) {
       error = bytes.error();
       continue;
     }
-    const auto record =
-        decode_record(ConstBytes(stored.bytes()).first(*bytes),
-                      record_seed(pool_seed_, address.segment(), address.sector()));
+    const auto record = decode_record(ConstBytes(stored.bytes()).first(*bytes),
+                                      record_seed(pool_seed_, address.segment(), address.sector()));
     if (!record) {
       error = record.error();
       continue;

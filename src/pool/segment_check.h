@@ -15,6 +15,7 @@
 #include "engine/executor.h"
 #include "engine/segment_store.h"
 #include "format/segment.h"
+#include "pool/fingerprint.h"
 #include "pool/pacer.h"
 #include "pool/record_codec.h"
 
@@ -31,14 +32,15 @@ struct RecordUse {
 // Each record once, in order.
 void sort_uses(std::vector<RecordUse>& uses);
 
-enum class SegmentPart : uint8_t { kSegment, kHeader, kRecord, kFooter, kTrailer };
+enum class SegmentPart : uint8_t { kHeader, kRecord, kFooter, kTrailer };
 
 struct SegmentDamage {
-  SegmentPart part = SegmentPart::kSegment;
+  SegmentPart part = SegmentPart::kRecord;
   uint64_t offset = 0;  // bytes, within the segment
   uint64_t length = 0;
   std::string problem;
-  bool used = false;        // records: one of the uses is not served
+  bool is_page = false;      // records
+  bool used = false;         // records: one of the uses is not served
   uint64_t good_blocks = 0;  // records that are good but shorter than a use needs: their blocks
 };
 
@@ -72,7 +74,7 @@ class SegmentChecker {
     RecordEntry entry;
     bool in_footer = false;
     std::optional<RecordUse> use;
-    std::string problem;      // set when it was found damaged
+    std::string problem;  // set when it was found damaged
     uint64_t good_blocks = 0;
     bool in_footer_only = false;  // the problem lies in the footer: its fingerprints are wrong
     bool is_freed = false;
@@ -98,8 +100,9 @@ class SegmentChecker {
   const Uuid pool_;
   const uint64_t pool_seed_;
   Pacer& pacer_;
-  RecordCodec codec_;           // for read(), on the reactor
-  RecordCodec executor_codec_;  // for check(), on the executor
+  RecordCodec codec_;            // for read(), on the reactor
+  RecordCodec executor_codec_;   // for check(), on the executor
+  Fingerprinter fingerprinter_;  // the same
 };
 
 }  // namespace squall

@@ -143,6 +143,31 @@ Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, Segmen
   co_return scanner.take();
 }
 
+Task<Result<void>> rewrite_segment_header(SegmentStore& segments, Uuid pool, SegmentId id) {
+  AlignedBuffer bytes(kSegmentHeaderBytes);
+  encode_segment_header({.pool = pool, .segment = id}, bytes.bytes());
+  const iovec iov{bytes.data(), bytes.size()};
+  CO_TRY(co_await segments.write(id, std::span(&iov, 1), 0));
+  co_return co_await segments.sync(id);
+}
+
+Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
+                                        uint64_t footer_offset, std::vector<std::byte> footer) {
+  const Bytes trailer = Bytes(footer).last(kSegmentTrailerBytes);
+  std::vector<std::byte> kept(trailer.begin(), trailer.end());
+  std::ranges::fill(trailer, std::byte{0});
+  const iovec all{footer.data(), footer.size()};
+  CO_TRY(co_await segments.write(id, std::span(&all, 1), footer_offset));
+  CO_TRY(co_await segments.sync(id));
+  // The whole block that holds the trailer: writes are aligned to blocks.
+  std::ranges::copy(kept, trailer.begin());
+  const Bytes block = Bytes(footer).last(kBlockBytes);
+  const iovec last{block.data(), block.size()};
+  CO_TRY(co_await segments.write(id, std::span(&last, 1),
+                                 footer_offset + footer.size() - kBlockBytes));
+  co_return co_await segments.sync(id);
+}
+
 Task<Result<uint64_t>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                     SegmentScan scan) {
   CHECK(!scan.records.empty());
@@ -153,13 +178,12 @@ Task<Result<uint64_t>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId
     scan.fingerprints.clear();
     for (RecordEntry& entry : scan.records) entry.first_fingerprint = entry.fingerprints = 0;
   }
-  const std::vector<std::byte> footer =
-      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
-  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
   CO_TRY(co_await segments.truncate(id, scan.end_bytes));
-  CO_TRY(co_await segments.write(id, std::span(&iov, 1), footer_offset));
-  CO_TRY(co_await segments.sync(id));
-  co_return footer_offset + footer.size();
+  std::vector<std::byte> footer =
+      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
+  const uint64_t sealed_bytes = footer_offset + footer.size();
+  CO_TRY(co_await write_segment_footer(segments, id, footer_offset, std::move(footer)));
+  co_return sealed_bytes;
 }
 
 }  // namespace squall

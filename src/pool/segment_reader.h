@@ -49,6 +49,14 @@ struct SegmentScan {
 Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                        uint64_t segment_bytes, std::function<bool()> cancelled);
 
+// Writes a segment's header anew, durably; when the segment was created is not known any more (0).
+Task<Result<void>> rewrite_segment_header(SegmentStore& segments, Uuid pool, SegmentId id);
+// Writes what encode_segment_footer gave to where the segment's records end, in two steps: the
+// trailer only after all before it is durable, so that no crash leaves a trailer without its
+// footer.
+Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
+                                        uint64_t footer_offset, std::vector<std::byte> footer);
+
 // Seals a segment as its scan found it: cuts off what lies behind the last record, an old footer
 // included, writes the footer and makes it durable. Returns the new length. The scan
 // has found a record.

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "pool/segment_reader.h"
 
 namespace squall {
 
@@ -239,12 +240,11 @@ Task<Result<void>> SegmentWriter::cut_to_durable() {
 }
 
 Task<Result<void>> SegmentWriter::write_footer() {
-  const std::vector<std::byte> footer =
+  std::vector<std::byte> footer =
       encode_segment_footer(options_.pool, options_.id, written_end_, entries_, fingerprints_);
-  const iovec iov{const_cast<std::byte*>(footer.data()), footer.size()};
-  CO_TRY(co_await segments_.write(options_.id, std::span(&iov, 1), written_end_));
-  CO_TRY(co_await segments_.sync(options_.id));
-  sealed_bytes_ = written_end_ + footer.size();
+  const uint64_t sealed_bytes = written_end_ + footer.size();
+  CO_TRY(co_await write_segment_footer(segments_, options_.id, written_end_, std::move(footer)));
+  sealed_bytes_ = sealed_bytes;
   co_return Result<void>();
 }
 

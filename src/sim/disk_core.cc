@@ -56,6 +56,14 @@ std::shared_ptr<DiskCore> DiskCore::clone() {
   return copy;
 }
 
+std::shared_ptr<DiskCore> DiskCore::clone_dead(Power how) {
+  auto copy = clone();
+  if (state_.power != Power::kOn) return copy;
+  copy->stop(how);
+  if (how == Power::kKilled) copy->leave_late(in_flight());
+  return copy;
+}
+
 // --- Admission: power, faults, and what a dead process left in flight ---------------------------
 
 int DiskCore::admit(const std::string& path, Access access) {
@@ -109,6 +117,14 @@ bool DiskCore::has_room(InodeId inode, uint64_t more_bytes) const {
   return true;
 }
 
+// A mapping's stores reach the file first, so that whoever looks on finds them in the same place of
+// the order every time.
+void DiskCore::before_change() {
+  if (!observer_) return;
+  flush_all_mappings();
+  observer_();
+}
+
 void DiskCore::count_change() {
   ++state_.writes_done;
   if (state_.stop_countdown > 0 && --state_.stop_countdown == 0) stop(state_.stop_how);
@@ -127,6 +143,7 @@ int64_t DiskCore::read(OpenFile& file, uint64_t offset, Bytes to) {
 }
 
 int DiskCore::change_content(OpenFile& file, const std::function<void(DiskImage&)>& change) {
+  before_change();
   flush_mappings(file.inode);
   change(state_.image);
   refresh_mappings(file.inode);
@@ -198,6 +215,7 @@ uint64_t DiskCore::begin_sync(OpenFile& file) {
 int DiskCore::sync(OpenFile& file, uint64_t last_sequence) {
   const int error = admit(file, Access::kSync);
   if (error == 0) {
+    before_change();
     flush_mappings(file.inode);
     state_.image.sync(file.inode, last_sequence, state_.random);
     count_change();

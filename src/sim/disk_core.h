@@ -62,6 +62,8 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
 
   explicit DiskCore(uint64_t seed) : state_(seed) {}
   std::shared_ptr<DiskCore> clone();
+  // A clone as this disk would be after dying now.
+  std::shared_ptr<DiskCore> clone_dead(Power how);
 
   // Names.
   int open(const std::string& path, OpenOptions options, OpenFileRef& file);
@@ -100,11 +102,13 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
   // What SimDisk offers to tests.
   void set_faults(const std::string& prefix, DiskFaults faults);
   int rot(const std::string& path, uint64_t offset, std::byte mask);
+  void set_observer(std::function<void()> observer) { observer_ = std::move(observer); }
   void stop_after(uint64_t changes, Power how);
   void stop(Power how);
   void restart(const LossPolicy& policy);
   Power power() const { return state_.power; }
   uint64_t writes_done() const { return state_.writes_done; }
+  uint64_t used_bytes(const std::string& prefix) const;
   uint64_t unsynced_writes();
   uint64_t fingerprint();
 
@@ -134,13 +138,15 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
   int find(const std::string& path, InodeId& inode) const;
   int find_parent(const std::string& path, Place& place) const;
   bool has_room(InodeId inode, uint64_t more_bytes) const;
-  uint64_t used_bytes(const std::string& prefix) const;
   // Wraps every change of content: keeps mappings coherent and counts.
   int change_content(OpenFile& file, const std::function<void(DiskImage&)>& change);
+  void before_change();
   void count_change();
   void flush_mappings(InodeId inode);
   void flush_all_mappings();
   void refresh_mappings(InodeId inode);
+  std::vector<InFlightWrite> in_flight() const;
+  void leave_late(std::vector<InFlightWrite> writes);
   void land(const InFlightWrite& write);
   void land_late_writes(bool all_of_inode, InodeId inode);
   void closed(const OpenFile& file);
@@ -154,6 +160,7 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
   std::map<InodeId, uint64_t> locks_;  // holder's OpenFile::id
   std::vector<Mapping*> mappings_;
   std::map<uint64_t, InFlightSource> sources_;
+  std::function<void()> observer_;
 };
 
 }  // namespace squall::sim

@@ -44,6 +44,7 @@ int DiskCore::open(const std::string& path, OpenOptions options, OpenFileRef& fi
   } else {
     Place place;
     if (const int error = find_parent(normal, place); error < 0) return error;
+    before_change();
     inode = state_.image.create(place, false);
     file = std::make_shared<OpenFile>(shared_from_this(), inode, normal, options);
     count_change();
@@ -74,6 +75,7 @@ int DiskCore::make_directory(const std::string& path) {
       continue;
     }
     if (state_.power != Power::kOn) return -EIO;
+    before_change();
     directory = state_.image.create({directory, name}, true);
     count_change();
   }
@@ -94,6 +96,7 @@ int DiskCore::remove(const std::string& path) {
   InodeId inode = 0;
   if (const int error = find(path, inode); error < 0) return error;
   if (state_.image.is_directory(inode)) return -EISDIR;
+  before_change();
   flush_mappings(inode);
   state_.image.move(inode, std::nullopt);
   count_change();
@@ -119,6 +122,7 @@ int DiskCore::rename(const std::string& from, const std::string& to) {
       return -ENOTDIR;
     }
   }
+  before_change();
   state_.image.move(inode, place);
   count_change();
   return 0;
@@ -129,6 +133,7 @@ int DiskCore::sync_directory(const std::string& path) {
   InodeId inode = 0;
   if (const int error = find(path, inode); error < 0) return error;
   if (!state_.image.is_directory(inode)) return -ENOTDIR;
+  before_change();
   state_.image.sync_names(inode);
   collect();
   count_change();

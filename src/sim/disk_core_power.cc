@@ -45,9 +45,16 @@ void DiskCore::stop(Power how) {
   flush_all_mappings();
   state_.power = how;
   state_.stop_countdown = 0;
-  if (how != Power::kKilled) return;
+  if (how == Power::kKilled) leave_late(in_flight());
+}
+
+std::vector<InFlightWrite> DiskCore::in_flight() const {
   std::vector<InFlightWrite> writes;
   for (const auto& [id, source] : sources_) source(writes);
+  return writes;
+}
+
+void DiskCore::leave_late(std::vector<InFlightWrite> writes) {
   for (InFlightWrite& write : writes) {
     const uint64_t fate = state_.random.below(3);
     if (fate == 0) continue;

@@ -13,6 +13,12 @@ SimDisk& SimDisk::operator=(SimDisk&&) noexcept = default;
 SimDisk SimDisk::clone() const {
   return SimDisk(core_->clone());
 }
+SimDisk SimDisk::after_cut() const {
+  return SimDisk(core_->clone_dead(DiskCore::Power::kCut));
+}
+SimDisk SimDisk::after_kill() const {
+  return SimDisk(core_->clone_dead(DiskCore::Power::kKilled));
+}
 
 void SimDisk::set_faults(const std::string& prefix, DiskFaults faults) {
   core_->set_faults(prefix, faults);
@@ -27,6 +33,12 @@ Result<void> SimDisk::flip_bits(const std::string& path, uint64_t offset, uint8_
 
 uint64_t SimDisk::writes_done() const {
   return core_->writes_done();
+}
+void SimDisk::set_observer(std::function<void()> observer) {
+  core_->set_observer(std::move(observer));
+}
+uint64_t SimDisk::used_bytes(const std::string& prefix) const {
+  return core_->used_bytes(prefix);
 }
 void SimDisk::cut_power_after(uint64_t n) {
   core_->stop_after(n, DiskCore::Power::kCut);

@@ -24,6 +24,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -44,6 +45,10 @@ class SimDisk {
 
   // The same content, unsynced changes, faults and power state; no open handles. Cheap.
   SimDisk clone() const;
+  // What dying now would leave, as it is before restart(); this disk lives on. So one run yields
+  // every crash point of a piece of work: see set_observer().
+  SimDisk after_cut() const;
+  SimDisk after_kill() const;
 
   // Replaces the faults of a path prefix ("/" for the whole disk).
   void set_faults(const std::string& prefix, DiskFaults faults);
@@ -53,6 +58,10 @@ class SimDisk {
   // How many operations have changed state so far: writes (a write may be applied in several
   // pieces, each counted), truncate, allocate, punch, sync, and changes and syncs of names.
   uint64_t writes_done() const;
+  // Called before each of them takes effect, when all that came of the earlier ones has happened.
+  // It may clone this disk and set its faults, which hold from the next operation on, and no more.
+  // Clones have none.
+  void set_observer(std::function<void()> observer);
   // The power is cut (the process is killed) when `n` more of them, counted from this call, were
   // applied; whatever comes after fails with EIO. 0: now. A second call replaces the first.
   void cut_power_after(uint64_t n);
@@ -61,6 +70,8 @@ class SimDisk {
   void kill_process();
   bool is_running() const;
 
+  // Bytes of disk space that files below a path take.
+  uint64_t used_bytes(const std::string& prefix) const;
   // Changes that a power cut now could lose.
   uint64_t unsynced_writes() const;
   // Power on again. After a cut `policy` says what is lost (a running disk is cut first); after a

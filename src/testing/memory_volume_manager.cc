@@ -117,6 +117,10 @@ Task<Result<std::vector<VolumeInfo>>> MemoryVolumeManager::list_volumes() {
   co_return list;
 }
 
+Task<Result<VolumeTotals>> MemoryVolumeManager::totals() {
+  co_return VolumeTotals{.images = images_.size(), .volumes = volumes_.size()};
+}
+
 Task<Result<VolumeInfo>> MemoryVolumeManager::show_volume(std::string name) {
   CO_TRY_ASSIGN(const Volume* volume, find(name));
   co_return volume->info;

@@ -28,6 +28,7 @@ class MemoryVolumeManager final : public VolumeManager {
 
   Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) override;
   Task<Result<std::vector<VolumeInfo>>> list_volumes() override;
+  Task<Result<VolumeTotals>> totals() override;
   Task<Result<VolumeInfo>> show_volume(std::string name) override;
   Task<Result<void>> remove_volume(std::string name, bool force) override;
   Task<Result<VolumeInfo>> resize_volume(std::string name, uint64_t size_bytes) override;

@@ -39,6 +39,16 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   return {};
 }
 
+Result<CheckReport> SimHost::check() {
+  run(pool_->wait_recovered());
+  return run(check_pool({.reactor = reactor_,
+                         .executor = *engine_->executor,
+                         .segments = *engine_->segments,
+                         .catalog = *engine_->meta,
+                         .logs = *engine_->logs,
+                         .pool = engine_->identity.id}));
+}
+
 SimHost::~SimHost() {
   if (volumes_ != nullptr) run(volumes_->stop());
   if (pool_ != nullptr) run(pool_->stop());

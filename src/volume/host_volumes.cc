@@ -27,7 +27,9 @@ HostVolumes::HostVolumes(Reactor& reactor, FileSystem& files, RecordStore& recor
       room_(reactor, segments, config_.reserve_bytes),
       id_mutex_(std::make_unique<Mutex>(reactor)) {}
 
-HostVolumes::~HostVolumes() = default;
+HostVolumes::~HostVolumes() {
+  for (const int lock : scratch_locks_) files_.close(lock);
+}
 
 Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, FileSystem& files,
                                                              RecordStore& records, MetaStore& meta,
@@ -35,10 +37,8 @@ Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, F
                                                              HostVolumesConfig config) {
   std::unique_ptr<HostVolumes> host(
       new HostVolumes(reactor, files, records, meta, segments, logs, std::move(config)));
-  for (const std::string& directory :
-       {host->config_.scratch.fast_directory, host->config_.scratch.overflow_directory})
-    if (!directory.empty()) CO_TRY(files.make_directory_durably(directory));
   CO_TRY(co_await host->load_catalog());
+  CO_TRY(host->open_scratch());
   auto opened = co_await host->open_journal();
   if (opened) opened = co_await host->recover_logs();
   if (!opened) {
@@ -79,6 +79,24 @@ Task<Result<void>> HostVolumes::load_catalog() {
     images_.emplace(name, std::move(*head));
   }
   co_return Result<void>{};
+}
+
+Result<void> HostVolumes::open_scratch() {
+  for (const std::string& directory :
+       {config_.scratch.fast_directory, config_.scratch.overflow_directory}) {
+    if (directory.empty()) continue;
+    TRY(files_.make_directory_durably(directory));
+    TRY_ASSIGN(const int lock, files_.open(directory + "/LOCK", {.write = true, .create = true}));
+    scratch_locks_.push_back(lock);
+    if (auto locked = files_.lock(lock, config_.journal.lock_wait_ms); !locked)
+      return std::unexpected(locked.error().wrap(fmt::format(
+          "scratch: {} is in use by another squalld; stop it or choose another directory",
+          directory)));
+  }
+  std::set<uint64_t> known;
+  for (const auto& [name, entry] : volumes_)
+    if (entry->head.stateless) known.insert(entry->head.id);
+  return take_stock(scratch_, known);
 }
 
 // The generation is recorded in the catalog before it is used, so that sequences never go back even
@@ -226,13 +244,55 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
 Task<Result<std::vector<DiskSummary>>> HostVolumes::list_disks() {
   std::vector<DiskSummary> disks;
   for (const auto& [name, head] : images_) disks.push_back({name, "image", head.size_bytes, true});
-  for (const auto& [name, entry] : volumes_) {
-    refresh(*entry);
-    disks.push_back({name, "volume", entry->head.size_bytes, false});
-    for (const auto& [snapshot, head] : entry->snapshots)
+  co_await for_each_volume([this, &disks](const std::string& name, Entry& entry) {
+    refresh(entry);
+    disks.push_back({name, "volume", entry.head.size_bytes, false});
+    for (const auto& [snapshot, head] : entry.snapshots)
       disks.push_back({name + "@" + snapshot, "snapshot", head.size_bytes, true});
-  }
+  });
   co_return disks;
+}
+
+// In pieces, so that the data thread serves its clients in between. What appears or goes meanwhile
+// may be visited or not.
+template <class Visit>
+Task<void> HostVolumes::for_each_volume(Visit visit) {
+  constexpr size_t kPiece = 128;
+  std::string last;
+  auto it = volumes_.begin();
+  while (it != volumes_.end()) {
+    for (size_t i = 0; i < kPiece && it != volumes_.end(); ++i, ++it) {
+      visit(it->first, *it->second);
+      last = it->first;
+    }
+    if (it == volumes_.end()) break;
+    co_await yield_to(reactor_);
+    it = volumes_.upper_bound(last);
+  }
+}
+
+Task<Result<std::vector<VolumeInfo>>> HostVolumes::list_volumes() {
+  std::vector<VolumeInfo> list;
+  list.reserve(volumes_.size());
+  co_await for_each_volume([this, &list](const std::string& name, Entry& entry) {
+    list.push_back(describe(name, entry));
+  });
+  co_return list;
+}
+
+Task<Result<VolumeTotals>> HostVolumes::totals() {
+  VolumeTotals totals{.images = images_.size(), .volumes = volumes_.size()};
+  co_await for_each_volume([&totals](const std::string&, Entry& entry) {
+    totals.open_volumes += entry.clients > 0 ? 1 : 0;
+    totals.bytes_read += entry.counters.bytes_read;
+    totals.bytes_written += entry.counters.bytes_written;
+    if (entry.stateless == nullptr) return;
+    totals.dirty_bytes += entry.stateless->scratch_bytes();
+    totals.bytes_read += entry.stateless->bytes_read;
+    totals.bytes_written += entry.stateless->bytes_written;
+  });
+  totals.dirty_bytes += room_.dirty_bytes();
+  co_return totals;
 }
 
 // ---- shared by the verbs ----

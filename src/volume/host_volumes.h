@@ -50,6 +50,7 @@ class HostVolumes : public VolumeManager {
 
   Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) override;
   Task<Result<std::vector<VolumeInfo>>> list_volumes() override;
+  Task<Result<VolumeTotals>> totals() override;
   Task<Result<VolumeInfo>> show_volume(std::string name) override;
   Task<Result<void>> remove_volume(std::string name, bool force) override;
   Task<Result<VolumeInfo>> resize_volume(std::string name, uint64_t size_bytes) override;
@@ -97,6 +98,7 @@ class HostVolumes : public VolumeManager {
 
   // host_volumes.cc
   Task<Result<void>> load_catalog();
+  Result<void> open_scratch();
   Task<Result<void>> open_journal();
   Task<Result<void>> recover_logs();
   Task<void> background();
@@ -110,6 +112,8 @@ class HostVolumes : public VolumeManager {
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
   Result<EntryRef> find(const std::string& name) const;
+  template <class Visit>
+  Task<void> for_each_volume(Visit visit);
   Result<std::shared_ptr<Volume>> volume_of(const std::string& name, const EntryRef& entry);
   Result<std::shared_ptr<StatelessDisk>> stateless_of(const EntryRef& entry);
   void refresh(Entry& entry) const;
@@ -136,6 +140,7 @@ class HostVolumes : public VolumeManager {
   FileSystem& files_;
   HostVolumesConfig config_;
   Scratch scratch_;
+  std::vector<int> scratch_locks_;
   PoolRoom room_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<VolumeContext> context_;

@@ -64,6 +64,16 @@ struct VolumeInfo {
   uint64_t bytes_written = 0;
 };
 
+// Of the whole host; bytes as in VolumeInfo.
+struct VolumeTotals {
+  uint64_t images = 0;
+  uint64_t volumes = 0;
+  uint64_t open_volumes = 0;
+  uint64_t dirty_bytes = 0;
+  uint64_t bytes_read = 0;
+  uint64_t bytes_written = 0;
+};
+
 struct CreateVolume {
   std::string name;  // with count > 1: NAME-1 ... NAME-count
   uint64_t count = 1;
@@ -105,6 +115,7 @@ class VolumeManager : public DiskDirectory {
   // Volumes. create makes all or none.
   virtual Task<Result<std::vector<VolumeInfo>>> create_volumes(CreateVolume request) = 0;
   virtual Task<Result<std::vector<VolumeInfo>>> list_volumes() = 0;
+  virtual Task<Result<VolumeTotals>> totals() = 0;
   virtual Task<Result<VolumeInfo>> show_volume(std::string name) = 0;
   // Refused (kBusy) while a client has it open for writing, unless `force`.
   virtual Task<Result<void>> remove_volume(std::string name, bool force) = 0;

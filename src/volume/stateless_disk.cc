@@ -2,6 +2,8 @@
 // state says so, and its state says zero before its space is given back.
 #include "volume/stateless_disk.h"
 
+#include <charconv>
+
 #include "base/buffer.h"
 #include "base/codec.h"
 #include "base/hash.h"
@@ -32,7 +34,59 @@ std::string map_header(uint64_t volume_id, const std::string& boot_id) {
   return w.take();
 }
 
+// Whether the map belongs to this volume and this boot: without it the data means nothing.
+bool is_current(FileSystem& files, const std::string& map, const std::string& header) {
+  const auto handle = files.open(map, {});
+  if (!handle) return false;
+  std::vector<std::byte> found(4096);
+  const auto got = files.read(*handle, found, 0);
+  files.close(*handle);
+  return got && *got == found.size() && as_text(ConstBytes(found).first(header.size())) == header;
+}
+
+// The volume that a scratch file's name says it belongs to.
+std::optional<uint64_t> volume_of_file(std::string_view name) {
+  constexpr size_t kDigits = 16;
+  uint64_t id = 0;
+  const char* end = name.data() + std::min(kDigits, name.size());
+  const auto parsed = std::from_chars(name.data(), end, id, 16);
+  const std::string_view suffix = name.substr(static_cast<size_t>(end - name.data()));
+  if (parsed.ec != std::errc() || parsed.ptr != end || end - name.data() != kDigits ||
+      (suffix != ".fast" && suffix != ".data" && suffix != ".map"))
+    return std::nullopt;
+  return id;
+}
+
+void stop_counting(Scratch& scratch, uint64_t volume_id) {
+  const auto closed = scratch.closed_fast_bytes.find(volume_id);
+  if (closed == scratch.closed_fast_bytes.end()) return;
+  scratch.fast_used_bytes -= closed->second;
+  scratch.closed_fast_bytes.erase(closed);
+}
+
 }  // namespace
+
+Result<void> take_stock(Scratch& scratch, const std::set<uint64_t>& known) {
+  const ScratchConfig& config = scratch.config;
+  std::set<uint64_t> found;
+  for (const std::string& directory : {config.fast_directory, config.overflow_directory}) {
+    if (directory.empty()) continue;
+    TRY_ASSIGN(const auto names, scratch.files.list(directory));
+    for (const std::string& name : names)
+      if (const auto id = volume_of_file(name)) found.insert(*id);
+  }
+  for (const uint64_t id : found) {
+    const Paths paths = paths_of(config, id);
+    if (!known.contains(id) ||
+        !is_current(scratch.files, paths.map, map_header(id, config.boot_id))) {
+      StatelessDisk::forget(scratch, id);
+    } else if (const auto info = scratch.files.stat(paths.fast); info) {
+      scratch.closed_fast_bytes[id] = info->allocated_bytes;
+      scratch.fast_used_bytes += info->allocated_bytes;
+    }
+  }
+  return {};
+}
 
 StatelessDisk::StatelessDisk(Scratch& scratch, uint64_t volume_id, IndexRoot base,
                              uint64_t size_bytes)
@@ -55,9 +109,7 @@ Result<void> StatelessDisk::open_files() {
   FileSystem& fs = scratch_.files;
   const Paths paths = paths_of(scratch_.config, volume_id_);
   const std::string header = map_header(volume_id_, scratch_.config.boot_id);
-  auto old = fs.read_file(paths.map, ~uint64_t{0} >> 1);
-  const bool ours =
-      old && old->size() >= kMapHeader && as_text(ConstBytes(*old).first(header.size())) == header;
+  const bool ours = is_current(fs, paths.map, header);
   if (!ours) forget(scratch_, volume_id_);
   const OpenOptions options{.write = true, .create = true};
   TRY_ASSIGN(fast_, fs.open(paths.fast, options));
@@ -71,6 +123,7 @@ Result<void> StatelessDisk::open_files() {
     if (state(block) == kFast) ++fast_blocks_;
     if (state(block) == kOverflow) ++overflow_blocks_;
   }
+  stop_counting(scratch_, volume_id_);
   scratch_.fast_used_bytes += fast_blocks_ * kBlockBytes;
   return {};
 }
@@ -88,6 +141,7 @@ Result<void> StatelessDisk::map_states(uint64_t size_bytes) {
 }
 
 void StatelessDisk::forget(Scratch& scratch, uint64_t volume_id) {
+  stop_counting(scratch, volume_id);
   const Paths paths = paths_of(scratch.config, volume_id);
   // The map first: without it the data means nothing.
   for (const std::string& path : {paths.map, paths.fast, paths.overflow})
@@ -97,7 +151,12 @@ void StatelessDisk::forget(Scratch& scratch, uint64_t volume_id) {
 }
 
 StatelessDisk::~StatelessDisk() {
-  scratch_.fast_used_bytes -= fast_blocks_ * kBlockBytes;
+  // What it wrote goes on taking space, unless its files were deleted meanwhile.
+  if (fast_blocks_ > 0 && scratch_.files.exists(paths_of(scratch_.config, volume_id_).map)) {
+    scratch_.closed_fast_bytes[volume_id_] = fast_blocks_ * kBlockBytes;
+  } else {
+    scratch_.fast_used_bytes -= fast_blocks_ * kBlockBytes;
+  }
   if (!map_.empty()) scratch_.files.unmap(map_);
   for (const int handle : {fast_, overflow_, map_handle_})
     if (handle >= 0) scratch_.files.close(handle);

@@ -6,6 +6,8 @@
 // One reactor's thread.
 #pragma once
 
+#include <map>
+#include <set>
 #include <string>
 
 #include "base/error.h"
@@ -31,8 +33,13 @@ struct Scratch {
   FileSystem& files;
   RecordStore& records;
   ScratchConfig config;
-  uint64_t fast_used_bytes = 0;
+  uint64_t fast_used_bytes = 0;                      // of all volumes, open or not
+  std::map<uint64_t, uint64_t> closed_fast_bytes{};  // by volume id; of those that are not open
 };
+
+// At start: counts what the volumes `known` have in the fast directory, and deletes the files of
+// another boot and of volumes that exist no more.
+Result<void> take_stock(Scratch& scratch, const std::set<uint64_t>& known);
 
 class StatelessDisk : public WritableDisk {
  public:

@@ -49,6 +49,10 @@ class Process {
     ASSERT_TRUE(opened) << opened.error().message();
     disk_ = std::move(*opened);
   }
+  void close() {
+    run(disk_->close());
+    disk_.reset();
+  }
   void forget() {
     disk_.reset();
     StatelessDisk::forget(scratch_, kId);
@@ -197,6 +201,38 @@ TEST(StatelessDisk, AnotherBootForgetsTheSameOneKeeps) {
   process.forget();
   EXPECT_TRUE(process.files().list("/tmpfs")->empty());
   EXPECT_TRUE(process.files().list("/overflow")->empty());
+}
+
+TEST(StatelessDisk, TheBudgetCountsWhatIsNotOpen) {
+  sim::SimDisk disk(1);
+  const Content data(3 * kBlockBytes, std::byte{7});
+  {
+    Process process(disk, config(8 * kBlockBytes));
+    process.open(8 * kBlockBytes);
+    ASSERT_TRUE(process.run(process.disk().write(0, data, false)));
+    process.close();
+    EXPECT_EQ(process.scratch().fast_used_bytes, 3 * kBlockBytes);
+    disk.kill_process();
+  }
+  disk.restart();
+  {
+    Process process(disk, config(8 * kBlockBytes));
+    ASSERT_TRUE(take_stock(process.scratch(), {kId}));
+    EXPECT_EQ(process.scratch().fast_used_bytes, 3 * kBlockBytes);
+    process.open(8 * kBlockBytes);
+    EXPECT_EQ(process.scratch().fast_used_bytes, 3 * kBlockBytes);
+    process.close();
+    EXPECT_EQ(process.scratch().fast_used_bytes, 3 * kBlockBytes);
+    disk.kill_process();
+  }
+  disk.restart();
+  {  // the volume was removed by a daemon that then died before it deleted the files
+    Process process(disk, config(8 * kBlockBytes));
+    ASSERT_TRUE(take_stock(process.scratch(), {}));
+    EXPECT_EQ(process.scratch().fast_used_bytes, 0);
+    EXPECT_TRUE(process.files().list("/tmpfs")->empty());
+    EXPECT_TRUE(process.files().list("/overflow")->empty());
+  }
 }
 
 TEST(StatelessDisk, RequestsBeyondTheEndAreRefused) {

@@ -17,18 +17,27 @@ namespace squall {
 
 using journal_format::RecordType;
 
-// Reads the frozen map in block order and feeds the packer.
+// Reads the frozen map in block order and feeds the packer. What lies beyond a shrink's new end is
+// left out, and the rest of its last block zeroed: it must read as zeros if the volume grows again.
 class Volume::CommitBuilder {
  public:
-  CommitBuilder(Volume& volume, Placement placement)
+  CommitBuilder(Volume& volume, Placement placement, uint64_t size_bytes)
       : volume_(volume),
+        size_bytes_(size_bytes),
         packer_(volume.context_.records, std::move(placement),
                 {.deduplicate = volume.head_.deduplicate}),
         buffer_(volume.context_.journal.max_payload_bytes()) {}
 
   Task<Result<void>> run() {
-    for (auto it = volume_.frozen_.entries().begin(); it != volume_.frozen_.entries().end(); ++it)
-      CO_TRY(co_await entry(it->first, it->second));
+    const bool shrinks = size_bytes_ < volume_.head_.size_bytes;
+    const uint64_t end = shrinks ? round_down(size_bytes_, kBlockBytes) : ~uint64_t{0};
+    for (auto it = volume_.frozen_.entries().begin();
+         it != volume_.frozen_.entries().end() && it->first < end; ++it) {
+      DirtyMap::Entry part = it->second;
+      part.end = std::min(part.end, end);
+      CO_TRY(co_await entry(it->first, part));
+    }
+    if (shrinks && size_bytes_ > end) CO_TRY(co_await partial(end / kBlockBytes));
     co_return co_await packer_.finish();
   }
   std::vector<BlockRun>& runs() { return packer_.runs(); }
@@ -93,10 +102,15 @@ class Volume::CommitBuilder {
             {piece.entry->place.file, piece.entry->place.position + piece.skip}, part));
       }
     }
+    if (at + kBlockBytes > size_bytes_) {
+      const Bytes beyond = content.bytes().subspan(size_bytes_ - at);
+      std::memset(beyond.data(), 0, beyond.size());
+    }
     co_return co_await packer_.add(block, content.bytes());
   }
 
   Volume& volume_;
+  const uint64_t size_bytes_;
   ChunkPacker packer_;
   AlignedBuffer buffer_;
   uint64_t next_block_ = 0;
@@ -136,15 +150,11 @@ Result<void> Volume::check_ours() const {
 Task<Result<IndexRoot>> Volume::build_root(uint64_t size_bytes) {
   const Placement placement{head_.store};
   const AppendMark mark = context_.records.mark(placement);
-  CommitBuilder builder(*this, placement);
+  CommitBuilder builder(*this, placement, size_bytes);
   CO_TRY(co_await builder.run());
   const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
-  // A shrink leaves writes beyond the new end in the map.
-  std::vector<BlockRun>& runs = builder.runs();
-  while (!runs.empty() && runs.back().block >= blocks) runs.pop_back();
-  if (!runs.empty()) runs.back().count = std::min(runs.back().count, blocks - runs.back().block);
   CO_TRY_ASSIGN(const IndexRoot root,
-                co_await index_update(context_.records, root_, blocks, runs, placement));
+                co_await index_update(context_.records, root_, blocks, builder.runs(), placement));
   CO_TRY(co_await context_.records.sync(mark));
   co_return root;
 }
@@ -269,12 +279,6 @@ Task<Result<void>> Volume::remove_snapshot(std::string snapshot) {
 Task<Result<void>> Volume::resize(uint64_t size_bytes) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
-  // What is cut off must read as zeros if the volume grows again: the partial last block by a zero
-  // record, the rest by the index.
-  const uint64_t block_end = round_up(size_bytes, kBlockBytes);
-  if (size_bytes < head_.size_bytes && block_end != size_bytes)
-    CO_TRY(co_await log(RecordType::kZero, size_bytes,
-                        std::min(block_end, head_.size_bytes) - size_bytes, {}));
   co_await intake_.lock();
   ExclusiveLock alone(intake_);
   co_await commit_mutex_.acquire();

@@ -348,6 +348,9 @@ class Campaign {
   }
 
   void verify_all() {
+    const auto report = host_->check();
+    ASSERT_TRUE(report) << report.error().message();
+    for (const Fault& fault : report->faults) ADD_FAILURE() << fault.to_line();
     if (::testing::Test::HasFatalFailure()) return;
     for (const auto& [name, model] : models_) {
       const Content got = content_of(name, model);

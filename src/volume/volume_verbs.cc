@@ -296,12 +296,6 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
   co_return infos;
 }
 
-Task<Result<std::vector<VolumeInfo>>> HostVolumes::list_volumes() {
-  std::vector<VolumeInfo> list;
-  for (const auto& [name, entry] : volumes_) list.push_back(describe(name, *entry));
-  co_return list;
-}
-
 Task<Result<VolumeInfo>> HostVolumes::show_volume(std::string name) {
   CO_TRY_ASSIGN(const EntryRef entry, find(name));
   co_return describe(name, *entry);

@@ -2,39 +2,36 @@
 """A daemon that is killed loses no acknowledged write, in any cache mode.
 
 Volumes of every cache mode and scope, and a stateless one, are written at once with requests in
-flight on each, while the daemon is killed with SIGKILL at random moments and started again. After
-each round every sector must hold its last acknowledged write, or one that was sent and never
-answered. The journal is as small as it can be, so that it wraps and commits run meanwhile.
+flight on each; fio writes others. The daemon is killed with SIGKILL at a random moment: of the
+writing, of a commit, an import, a snapshot, an orderly stop, and of the starts that follow. Then
+every sector must hold its last acknowledged write, or one that was sent and never answered; fio
+verifies all that it had an answer for; the interrupted import or snapshot is there, whole and
+right, or not at all. The journal is as small as it can be, so that it wraps and commits run
+meanwhile.
 
-SQUALL_KILL_ROUNDS: rounds (20). SQUALL_SEED: repeats the choices of a run.
+SQUALL_ROUNDS: rounds (16). SQUALL_SEED: repeats the choices of a run.
 """
 
-import errno
+import collections
+import http.client
 import os
 import random
-import select
+import signal
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 
-import nbd
-from crash_support import (
-    BLOCK,
-    SECTOR,
-    ConfiguredDaemon,
-    StampedVolume,
-    read_all,
-    seed_from_environment,
-    stamp,
-)
+from crash_support import ConfiguredDaemon, StampedVolume, read_all, seed_from_environment
+from fio_under_kill import MIB, SIZE_MIB, Fio
+from squall_daemon import binary
+from stamped_writer import SnapshotWatch, Writer, write_until_killed
 
-ROUNDS = int(os.environ.get("SQUALL_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "16"))
 VOLUME_BYTES = 8 << 20
-DEPTH = 12
-# What libnbd reports for requests that were outstanding when the daemon died.
-CONNECTION_BROKE = (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE)
+IMPORT_BYTES = 48 << 20
 
 VOLUMES = {
     "writeback": ["--cache", "writeback"],
@@ -46,135 +43,180 @@ VOLUMES = {
     "pool-through": ["--cache", "writethrough", "--durability", "pool"],
     "stateless": ["--stateless"],
 }
+FIO_VOLUMES = {
+    "fio-writeback": [],
+    "fio-none": ["--cache", "none"],
+    "fio-unsafe": ["--cache", "unsafe"],
+    "fio-pool": ["--durability", "pool"],
+    "fio-stateless": ["--stateless"],
+}
 
 
-class Writer:
-    """Keeps DEPTH requests in flight on one volume until its connection breaks."""
-
-    def __init__(self, daemon, volume, choices):
-        self.volume = volume
+class Campaign:
+    def __init__(self, daemon, choices):
+        self.daemon = daemon
         self.choices = choices
-        self.handle = daemon.nbd(volume.name)
-        self.handle.set_strict_mode(0)
-        self.pending = 0
-        self.failure = None
+        self.volumes = [StampedVolume(name, VOLUME_BYTES) for name in VOLUMES]
+        self.moments = (self.plain, self.commit, self.snapshot, self.importing, self.stopping)
+        self.done = collections.Counter()
+        self.slowest_start_s = 0
 
-    def fill(self):
-        while self.pending < DEPTH:
-            self.send()
+    def create(self):
+        for name, options in VOLUMES.items():
+            self.daemon.squall("volume", "create", name, "--size", VOLUME_BYTES, *options)
+        for name, options in FIO_VOLUMES.items():
+            self.daemon.squall("volume", "create", name, "--size", f"{SIZE_MIB}M", *options)
+        self.source = os.path.join(self.daemon.home, "import.raw")
+        with open(self.source, "wb") as file:
+            file.write(self.choices.randbytes(IMPORT_BYTES))
 
-    def pick_range(self):
-        sectors = self.volume.size // SECTOR
-        kind = self.choices.random()
-        if kind < 0.5:  # a block
-            first = self.choices.randrange(sectors // 8) * 8
-            count = 8
-        elif kind < 0.95:  # anything small, unaligned
-            first = self.choices.randrange(sectors)
-            count = self.choices.randint(1, 40)
-        else:  # long
-            first = self.choices.randrange(sectors)
-            count = self.choices.randint(100, 1000)
-        return first, min(count, sectors - first)
+    def run_round(self, number):
+        """Writes, a kill at some moment, starts that are killed, a start, all checks."""
+        self.writers = [Writer(self.daemon, volume, self.choices) for volume in self.volumes]
+        moment = self.choices.choice(self.moments)
+        self.done[moment.__name__] += 1
+        fio = None
+        if moment != self.stopping and self.choices.random() < 0.3:
+            fio = Fio(self.daemon, self.choices.choice(list(FIO_VOLUMES)), number)
+            fio.start()
+        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8) + (0.7 if fio else 0)
+        self.kill = fio.pull_trigger if fio else self.daemon.process.kill
+        check = moment()
+        self.daemon.process.wait(30)
+        self.daemon.kill()
+        if fio:
+            fio.finish()
+        self.restart()
+        for volume in self.volumes:
+            volume.check(self.content(volume.name))
+        if fio:
+            self.done["fio_bytes"] += fio.verify()
+            self.done["fio"] += 1
+        if check is not None:
+            check()
 
-    def send(self):
-        for _ in range(20):
-            first, count = self.pick_range()
-            if self.volume.is_free(first, count):
-                break
-        else:
-            return
-        kind = self.choices.random()
-        fua = nbd.CMD_FLAG_FUA if self.choices.random() < 0.05 else 0
-        done = lambda error: self.completed(first, count, error)
-        offset, length = first * SECTOR, count * SECTOR
-        self.pending += 1
-        if kind < 0.05:
-            self.volume.sent(first, count, zero=True)
-            self.handle.aio_zero(length, offset, completion=done, flags=fua)
-        elif kind < 0.07 and offset % BLOCK == 0 and length % BLOCK == 0:
-            self.volume.sent(first, count, zero=True)
-            self.handle.aio_trim(length, offset, completion=done, flags=fua)
-        elif kind < 0.09:
-            self.handle.aio_flush(completion=lambda error: self.completed(0, 0, error))
-        else:
-            version = self.volume.sent(first, count)
-            data = nbd.Buffer.from_bytearray(bytearray(stamp(version, first, count)))
-            self.handle.aio_pwrite(data, offset, completion=done, flags=fua)
+    def content(self, export):
+        handle = self.daemon.nbd(export)
+        content = read_all(handle, handle.get_size())
+        handle.shutdown()
+        return content
 
-    def completed(self, first, count, error):
-        error = error.value
-        self.pending -= 1
-        if error and error not in CONNECTION_BROKE:
-            self.failure = f"{self.volume.name}: {os.strerror(error)} at sector {first}"
-        if count > 0:
-            self.volume.answered(first, count, not error)
-        return 1
+    def restart(self):
+        while self.choices.random() < 0.4:
+            self.daemon.start_and_kill(self.choices.uniform(0, 1.2 * self.slowest_start_s + 0.01))
+            self.done["start"] += 1
+        self.daemon.start()
+        self.slowest_start_s = max(self.slowest_start_s, self.daemon.start_up_s)
 
+    def write(self, tick=lambda: None):
+        """Until the kill, which happens when it is time."""
+        timer = threading.Timer(max(0, self.kill_at - time.monotonic()), self.kill)
+        timer.start()
+        try:
+            write_until_killed(self.writers, tick)
+        finally:
+            timer.join()
 
-def write_until_killed(daemon, volumes, choices, seconds):
-    writers = [Writer(daemon, volume, choices) for volume in volumes]
-    killer = threading.Timer(seconds, daemon.process.kill)
-    killer.start()
-    deadline = time.monotonic() + seconds + 30
-    poll = select.poll()
-    live = {}
-    for writer in writers:
-        live[writer.handle.aio_get_fd()] = writer
-    try:
-        while live:
-            assert time.monotonic() < deadline, "connections outlive their daemon"
-            for fd, writer in list(live.items()):
-                try:
-                    writer.fill()
-                except nbd.Error:
-                    pass  # broken: found below
-                if not writer.handle.aio_is_ready() and not writer.handle.aio_is_processing():
-                    del live[fd]
-                    continue
-                direction = writer.handle.aio_get_direction()
-                events = 0
-                if direction & nbd.AIO_DIRECTION_READ:
-                    events |= select.POLLIN
-                if direction & nbd.AIO_DIRECTION_WRITE:
-                    events |= select.POLLOUT
-                poll.register(fd, events)
-            for fd, _ in poll.poll(1000) if live else []:
-                drive(live[fd].handle)
-            for fd in live:
-                poll.unregister(fd)
-    finally:
-        killer.join()
-    daemon.kill()
-    for writer in writers:
-        assert writer.failure is None, writer.failure
+    # The moments. Each writes until the daemon is gone; what it returns is called after the start.
 
+    def plain(self):
+        self.write()
 
-def drive(handle):
-    """Lets libnbd do what its socket is ready for, without waiting."""
-    try:
-        handle.poll(0)
-    except nbd.Error:
-        pass  # the connection broke: its state says so
+    def commit(self):
+        """Volumes are being committed, one after the other, all the time."""
+
+        def commit_on():
+            try:
+                for name in names * 1000:
+                    self.daemon.post(f"/v1/volumes/{name}/commit")
+            except (OSError, http.client.HTTPException):
+                pass  # the kill
+
+        names = [name for name in VOLUMES if name != "stateless"]
+        self.choices.shuffle(names)
+        committer = threading.Thread(target=commit_on)
+        committer.start()
+        self.write()
+        committer.join()
+
+    def snapshot(self):
+        """A snapshot of a volume under writes; it is made shortly before the kill, if not then."""
+        writer = self.choices.choice([w for w in self.writers if w.volume.name != "stateless"])
+        export = f"{writer.volume.name}@s"
+        begin_at = self.kill_at - self.choices.uniform(0, 0.06)
+        verb = watch = None
+
+        def tick():
+            nonlocal verb, watch
+            if verb is None and time.monotonic() >= begin_at:
+                watch = SnapshotWatch(writer)
+                verb = self.start_verb("snapshot", "create", export)
+            elif watch is not None and watch.is_open and verb.poll() is not None:
+                watch.close()
+
+        def check():
+            if verb is None:
+                return
+            succeeded = verb.wait(30) == 0
+            listed = self.daemon.json("snapshot", "list", writer.volume.name)
+            assert listed or not succeeded, f"{export} is lost"
+            if listed:
+                self.done["snapshots kept"] += 1
+                watch.check(self.content(export))
+                self.daemon.squall("snapshot", "remove", export)
+
+        self.write(tick)
+        return check
+
+    def importing(self):
+        verb = self.start_verb("image", "import", "imported", self.source, "--format", "raw")
+
+        def check():
+            succeeded = verb.wait(30) == 0
+            listed = self.daemon.json("image", "list")
+            assert listed or not succeeded, "an imported image is lost"
+            if listed:
+                self.done["imports kept"] += 1
+                with open(self.source, "rb") as file:
+                    assert self.content("imported") == file.read(), "the imported image is wrong"
+                self.daemon.squall("image", "remove", "imported")
+
+        self.write()
+        return check
+
+    def stopping(self):
+        """It was told to stop and has begun to."""
+        pid = self.daemon.process.pid
+        stop = threading.Timer(
+            max(0, self.kill_at - time.monotonic() - self.choices.uniform(0, 0.2)),
+            lambda: os.kill(pid, signal.SIGTERM),
+        )
+        stop.start()
+        self.write()
+        stop.join()
+
+    def start_verb(self, *arguments):
+        return subprocess.Popen(
+            [binary("squall"), "--quiet", *arguments],
+            env=self.daemon.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def main():
     choices = random.Random(seed_from_environment())
-    volumes = [StampedVolume(name, VOLUME_BYTES) for name in VOLUMES]
     with ConfiguredDaemon({"journal": {"size": "64M"}}) as daemon:
-        for name, options in VOLUMES.items():
-            daemon.squall("volume", "create", name, "--size", VOLUME_BYTES, *options)
+        campaign = Campaign(daemon, choices)
+        campaign.create()
         for number in range(ROUNDS):
-            write_until_killed(daemon, volumes, choices, choices.uniform(0.02, 0.8))
-            daemon.start()
-            for volume in volumes:
-                handle = daemon.nbd(volume.name)
-                volume.check(read_all(handle, volume.size))
-                handle.shutdown()
-        status = daemon.json("status")
-        for volume in volumes:
-            print(f"{volume.name}: {volume.writes_acknowledged} writes acknowledged")
-        print(f"{ROUNDS} kills; the pool holds {status['pool_bytes']} bytes")
+            campaign.run_round(number)
+        print(", ".join(f"{v.name}: {v.writes_acknowledged}" for v in campaign.volumes), "writes")
+        print(", ".join(f"{count} {what}" for what, count in campaign.done.items()))
+        print(
+            f"{ROUNDS} rounds; slowest start {campaign.slowest_start_s:.2f} s; the pool holds "
+            f"{daemon.json('status')['pool_bytes'] // MIB} MiB"
+        )
 
 
 if __name__ == "__main__":

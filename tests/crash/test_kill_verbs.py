@@ -6,7 +6,7 @@ rollback, resize, remove, image create, image import) while the daemon is killed
 After each start the catalog must be one of the two states around the interrupted verb, and the
 content of all that exists must be exactly what its history says.
 
-SQUALL_KILL_ROUNDS: rounds (20). SQUALL_SEED: repeats the choices of a run.
+SQUALL_ROUNDS: rounds (20). SQUALL_SEED: repeats the choices of a run.
 """
 
 import os
@@ -29,7 +29,7 @@ from crash_support import (
     stamp,
 )
 
-ROUNDS = int(os.environ.get("SQUALL_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "20"))
 LANES = ([], ["--cache", "none"], ["--durability", "pool"], ["--cache", "writethrough"])
 STATELESS_LANES = (["--stateless"],)
 MIB = 1 << 20

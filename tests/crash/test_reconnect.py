@@ -6,7 +6,7 @@ resent and answered, and every write is there. A writing client is killed with m
 flight: once the next client writes, nothing of the dead one may land any more. On TCP, where
 nobody can tell a dead client from a quiet one, the same holds for a client that still lives.
 
-SQUALL_RECONNECT_ROUNDS: rounds of each (8). SQUALL_SEED: repeats the choices of a run.
+SQUALL_ROUNDS: rounds of each (8). SQUALL_SEED: repeats the choices of a run.
 """
 
 import os
@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import nbd
 from crash_support import ConfiguredDaemon, read_all, seed_from_environment
 
-ROUNDS = int(os.environ.get("SQUALL_RECONNECT_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "8"))
 MIB = 1 << 20
 BLOCK = 64 << 10
 VOLUME_BYTES = 16 * MIB

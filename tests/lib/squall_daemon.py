@@ -94,17 +94,8 @@ class Daemon:
 
     def start(self):
         """Starts squalld and returns when it has printed its ready line."""
-        assert self.process is None, "the daemon is running"
-        log = open(self.log_path, "ab")
-        self.process = subprocess.Popen(
-            self.program + [binary("squalld")],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        log.close()
         started = time.monotonic()
+        self._spawn()
         line = b""
         while not line.endswith(b"\n"):
             left = READY_TIMEOUT_S - (time.monotonic() - started)
@@ -119,6 +110,23 @@ class Daemon:
             self.kill()
             raise RuntimeError(f"squalld said {line!r}:\n{self.log()}")
         self.start_up_s = time.monotonic() - started
+
+    def start_and_kill(self, after_s):
+        """Starts squalld and kills it after so long, ready or not."""
+        self._spawn()
+        time.sleep(after_s)
+        self.kill()
+
+    def _spawn(self):
+        assert self.process is None, "the daemon is running"
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.program + [binary("squalld")],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
 
     def stop(self, timeout_s=60):
         """SIGTERM; returns the exit status."""

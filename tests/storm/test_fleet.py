@@ -7,69 +7,17 @@ root or sudo when it has not been made yet. SQUALL_STORM_VMS: how many VMs (2).
 
 import os
 import pathlib
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from squall_daemon import ROOT, Daemon, binary  # noqa: E402
+from guest import BOOT_TIMEOUT_S, Console, template  # noqa: E402
+from squall_daemon import Daemon, binary  # noqa: E402
 
 VMS = int(os.environ.get("SQUALL_STORM_VMS", "2"))
-BOOT_TIMEOUT_S = 300
 READY = "squall-ready uptime="
-
-
-def template():
-    command = [str(ROOT / "packaging/make-template")]
-    if "SQUALL_TEMPLATE" in os.environ:
-        command.append(os.environ["SQUALL_TEMPLATE"])
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return pathlib.Path(output.splitlines()[-1])
-
-
-class Console:
-    """A root shell on a guest's serial console."""
-
-    def __init__(self, path, timeout_s=120):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(timeout_s)
-        self.socket.connect(path)
-        self.heard = b""
-        self.commands = 0
-        self.socket.sendall(b"\n")
-        self.wait(rb"login: $")
-        self.socket.sendall(b"root\n")
-        self.wait(rb"# $")
-        # Without echo and line editing, what comes back is output and nothing else.
-        self.socket.sendall(b"TERM=dumb exec sh\n")
-        self.wait(rb"# $")
-        self.socket.sendall(b"stty -echo; PS1=\n")
-
-    def wait(self, pattern):
-        while not (found := re.search(pattern, self.heard)):
-            piece = self.socket.recv(4096)
-            assert piece, "the console is closed"
-            self.heard += piece
-        self.heard = self.heard[found.end() :]
-        return found
-
-    def start(self, command):
-        self.commands += 1
-        self.socket.sendall(f"{command}; echo end-{self.commands}=$?=\n".encode())
-
-    def finish(self):
-        """The exit status of what was started, and its output."""
-        found = self.wait(rb"(?s)(.*?)end-%d=(\d+)=" % self.commands)
-        return int(found[2]), found[1].decode(errors="replace")
-
-    def run(self, command):
-        self.start(command)
-        status, output = self.finish()
-        assert status == 0, f"{command}: status {status}: {output}"
-        return output
 
 
 def boot(daemon, files):

@@ -350,10 +350,16 @@ Task<Result<void>> Transmission::modify(const Request& request, const Reply& rep
   co_return co_await disk.write(request.offset, {reply.data.get(), request.length}, fua);
 }
 
-// Completes the reply of a request that was carried out, or failed, and queues it.
+// Completes the reply of a request that was carried out, or failed, and queues it. What the
+// daemon's end cancelled gets no answer: an error would reach the guest's file system, a connection
+// that breaks makes a patient client (QEMU's reconnect-delay) send the request to the next daemon.
 void Transmission::finish(const Request& request, std::unique_ptr<Reply> reply,
                           const Result<void>& result) {
   const auto command = static_cast<Command>(request.command);
+  if (!result && result.error().kind() == ErrorKind::kCancelled) {
+    receiver_.socket().shut_down();
+    return;
+  }
   if (!result) {
     reply->headers.clear();
     reply->pieces.clear();

@@ -207,6 +207,16 @@ TEST_P(TransmissionTest, ErrorsOfTheDiskReachTheClient) {
   EXPECT_GT(server_->stats().request_errors, 0U);
 }
 
+TEST_P(TransmissionTest, WhatADaemonsEndCancelsIsNotAnswered) {
+  auto other = client("image");
+  auto c = client();
+  disk_->set_error(Error(ErrorKind::kCancelled, "journal: stopping"));
+  ASSERT_TRUE(c->send_request(Command::kWrite, 0, 512, 0, pattern(512, 1)));
+  EXPECT_TRUE(c->is_closed());
+  disk_->set_error({});
+  EXPECT_TRUE(other->read(0, 512));
+}
+
 TEST_P(TransmissionTest, BadMagicClosesOnlyThatConnection) {
   auto good = client(), bad = client();
   auto bytes = TestClient::request_bytes({});
