@@ -7,6 +7,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -208,6 +209,12 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     TRY(section.size("size", kCacheBytesMin, config.cache_bytes));
     TRY(section.finish());
   }
+  TRY_ASSIGN(const auto* deduplication, top.table("deduplication"));
+  if (deduplication != nullptr) {
+    Section section(*deduplication, "deduplication", file);
+    TRY(section.size("index", 0, config.dedup_index_bytes));
+    TRY(section.finish());
+  }
   TRY_ASSIGN(const auto* scratch, top.table("scratch"));
   if (scratch != nullptr) {
     Section section(*scratch, "scratch", file);
@@ -264,8 +271,17 @@ Result<Config> load_config(const std::string& file, const Paths& paths) {
                       "another file with --config",
                       file);
   }
+  std::error_code unknown;
+  if (std::filesystem::is_directory(file, unknown)) {
+    return fail(ErrorKind::kInvalid,
+                "the configuration {} is a directory; remove it, then run "
+                "'squall init'",
+                file);
+  }
   std::ostringstream text;
   text << in.rdbuf();
+  // An empty configuration is a good one; one that cannot be read is not.
+  if (in.bad()) return fail(ErrorKind::kIo, "cannot read the configuration {}", file);
   return parse_config(text.str(), file, paths);
 }
 
@@ -286,6 +302,8 @@ size = {}
 [cache]
 size = {}  # memory for decompressed records
 
+[deduplication]
+index = {}  # memory for its index, "0" for none: nothing is deduplicated
 # Stateless volumes: in memory first (where RUNDIR is a tmpfs), then in the directory.
 [scratch]
 memory = {}
@@ -306,6 +324,7 @@ critical = {}
       quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
       quoted(format_size_exact(config.journal_bytes)),
       quoted(format_size_exact(config.cache_bytes)),
+      quoted(format_size_exact(config.dedup_index_bytes)),
       quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
       listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent);
 }

@@ -45,6 +45,7 @@ struct Config {
   std::string journal_directory;
   uint64_t journal_bytes = 4 * kGiB;
   uint64_t cache_bytes = 1 * kGiB;           // decompressed records in memory
+  uint64_t dedup_index_bytes = 64 * kMiB;    // 0: nothing is deduplicated
   std::string scratch_directory;             // stateless volumes, beyond what memory takes
   uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there

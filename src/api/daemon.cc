@@ -135,6 +135,8 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    check_executor_ = make_thread_executor(reactor_, "squall-check");
+    checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
     watch_space();
     co_return Result<void>{};
@@ -150,6 +152,8 @@ class Data : public RestHost {
   Task<void> close() {
     if (space_timer_.armed) reactor_.disarm(space_timer_);
     co_await close_exports();
+    if (checks_ != nullptr) co_await checks_->stop();
+    checks_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -161,6 +165,11 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  Result<uint64_t> start_check(CheckRequest request) override {
+    return checks_->start(request.rate_bytes_per_s);
+  }
+  Result<CheckStatus> check_status(uint64_t id) override { return checks_->status(id); }
+  void cancel_check(uint64_t id) override { checks_->cancel(id); }
   Task<void> disconnect_clients(std::string disk) override {
     return nbd_->disconnect_export(std::move(disk));
   }
@@ -179,7 +188,19 @@ class Data : public RestHost {
   Pool::Config pool_config() const {
     return {.id = engine_->identity.id,
             .cache_bytes = config_.cache_bytes,
-            .codec = static_cast<Codec>(engine_->identity.default_codec)};
+            .codec = static_cast<Codec>(engine_->identity.default_codec),
+            .dedup_index_bytes = config_.dedup_index_bytes};
+  }
+
+  CheckTarget check_target() {
+    return {.reactor = reactor_,
+            .executor = *check_executor_,
+            .segments = *engine_->segments,
+            .catalog = *engine_->meta,
+            .logs = *engine_->logs,
+            .pool = engine_->identity.id,
+            .files = &files_,
+            .journal_directory = config_.journal_directory};
   }
 
   HostVolumesConfig volumes_config() const {
@@ -215,6 +236,8 @@ class Data : public RestHost {
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Executor> check_executor_;
+  std::unique_ptr<CheckJob> checks_;
   Admission admission_;
   std::unique_ptr<nbd::NbdServer> nbd_;
   SpaceWatch space_watch_;
@@ -290,6 +313,17 @@ void Data::watch_space() {
   reactor_.arm(space_timer_, reactor_.now_ns() + kIntervalNs);
 }
 
+void fill_dedup_status(const DedupStats& dedup, StatusInfo& status) {
+  status.dedup_blocks_seen = dedup.blocks_seen;
+  status.dedup_blocks_shared = dedup.blocks_shared;
+  status.dedup_bytes_saved = dedup.blocks_shared * kBlockBytes;
+  status.dedup_misses = dedup.runs_unreadable + dedup.runs_different + dedup.runs_refused;
+  status.dedup_index_entries = dedup.index.entries;
+  status.dedup_index_bytes = dedup.index.bytes;
+  status.dedup_index_rate = dedup.index.rate;
+  status.dedup_index_complete = dedup.index_complete;
+}
+
 Task<Result<StatusInfo>> Data::status() {
   StatusInfo status;
   status.node = node();
@@ -321,6 +355,7 @@ Task<Result<StatusInfo>> Data::status() {
   status.cache_hits = pool.cache.hits;
   status.cache_misses = pool.records_read;  // a look-up that misses may ask the cache twice
   status.cache_evictions = pool.cache.evictions;
+  if (pool.dedup) fill_dedup_status(*pool.dedup, status);
   co_return status;
 }
 

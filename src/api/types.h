@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check/check_job.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -56,18 +57,28 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+  // Deduplication since the daemon started; blocks of 4 KiB.
+  uint64_t dedup_blocks_seen = 0;
+  uint64_t dedup_blocks_shared = 0;
+  uint64_t dedup_bytes_saved = 0;  // before compression
+  uint64_t dedup_misses = 0;       // runs that looked alike and were not used
+  uint64_t dedup_index_entries = 0;
+  uint64_t dedup_index_bytes = 0;
+  uint64_t dedup_index_rate = 0;      // one block of so many is in the index; 0: off
+  bool dedup_index_complete = false;  // false: still being read from the pool
+};
+
+struct CheckRequest {
+  uint64_t rate_bytes_per_s = 128 * kMiB;  // 0: as fast as it goes
+};
+struct CheckStarted {
+  uint64_t id = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.
 struct CreateImageRequest {
   std::string name;
   std::string from;  // VOLUME or VOLUME@SNAPSHOT
-};
-struct ImportRequest {
-  std::string name;
-  uint64_t size_bytes = 0;
-  std::string source;
-  std::string store;
 };
 struct ResizeRequest {
   uint64_t size_bytes = 0;

@@ -25,6 +25,7 @@ void describe(auto& v, ImageInfo& x) {
   v("created_s", x.created_s);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, SnapshotInfo& x) {
@@ -46,6 +47,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
   v("epoch", x.epoch);
   v("snapshots", x.snapshots);
   v("open", x.open);
@@ -64,6 +66,7 @@ void describe(auto& v, CreateVolume& x) {
   v("stateless", x.stateless);
   v("shared", x.shared);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ImportSession& x) {
@@ -114,6 +117,66 @@ void describe(auto& v, StatusInfo& x) {
   v("cache_hits", x.cache_hits);
   v("cache_misses", x.cache_misses);
   v("cache_evictions", x.cache_evictions);
+  v("dedup_blocks_seen", x.dedup_blocks_seen);
+  v("dedup_blocks_shared", x.dedup_blocks_shared);
+  v("dedup_bytes_saved", x.dedup_bytes_saved);
+  v("dedup_misses", x.dedup_misses);
+  v("dedup_index_entries", x.dedup_index_entries);
+  v("dedup_index_bytes", x.dedup_index_bytes);
+  v("dedup_index_rate", x.dedup_index_rate);
+  v("dedup_index_complete", x.dedup_index_complete);
+}
+
+void describe(auto& v, AffectedRange& x) {
+  v("object", x.object);
+  v("offset", x.offset);
+  v("length", x.length);
+}
+
+void describe(auto& v, Fault& x) {
+  v("kind", x.kind);
+  v("object", x.object);
+  v("segment", x.segment);
+  v("offset", x.offset);
+  v("length", x.length);
+  v("problem", x.problem);
+  v("advice", x.advice);
+  v("affected", x.affected);
+  v("affected_left_out", x.affected_left_out);
+}
+
+void describe(auto& v, CheckProgress& x) {
+  v("phase", x.phase);
+  v("percent", x.percent);
+  v("read_bytes", x.read_bytes);
+  v("faults", x.faults);
+}
+
+void describe(auto& v, CheckReport& x) {
+  v("faults", x.faults);
+  v("faults_left_out", x.faults_left_out);
+  v("roots", x.roots);
+  v("pages", x.pages);
+  v("segments", x.segments);
+  v("unsealed_segments", x.unsealed_segments);
+  v("records", x.records);
+  v("read_bytes", x.read_bytes);
+}
+
+void describe(auto& v, CheckStatus& x) {
+  v("id", x.id);
+  v("done", x.done);
+  v("progress", x.progress);
+  v("error", x.error);
+  v("report", x.report);
+}
+
+void describe(auto& v, CheckRequest& x) {
+  v("rate_bytes_per_s", x.rate_bytes_per_s);
+}
+
+void describe(auto& v, CheckStarted& x) {
+  v("id", x.id);
 }
 
 void describe(auto& v, CreateImageRequest& x) {
@@ -126,6 +189,7 @@ void describe(auto& v, ImportRequest& x) {
   v("size_bytes", x.size_bytes);
   v("source", x.source);
   v("store", x.store);
+  v("deduplicate", x.deduplicate);
 }
 
 void describe(auto& v, ResizeRequest& x) {
@@ -210,7 +274,8 @@ json::value to_json(const std::vector<T>& values) {
 
 template <class T>
 json::value to_json(const T& value) {
-  if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability>) {
+  if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability> ||
+                std::same_as<T, FaultKind>) {
     return json::value(to_string(value));
   } else if constexpr (std::same_as<T, std::string>) {
     return json::value(valid_utf8(value));
@@ -258,6 +323,12 @@ Result<void> from_json(const json::value& value, CacheMode& to, UnknownFields) {
 Result<void> from_json(const json::value& value, Durability& to, UnknownFields) {
   if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
   TRY_ASSIGN(to, parse_durability(value.get_string()));
+  return {};
+}
+
+Result<void> from_json(const json::value& value, FaultKind& to, UnknownFields) {
+  if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
+  TRY_ASSIGN(to, parse_fault_kind(value.get_string()));
   return {};
 }
 
@@ -349,6 +420,10 @@ SQUALL_WIRE_TYPE(ImportSession);
 SQUALL_WIRE_TYPE(NodeInfo);
 SQUALL_WIRE_TYPE(std::vector<NodeInfo>);
 SQUALL_WIRE_TYPE(StatusInfo);
+SQUALL_WIRE_TYPE(CheckRequest);
+SQUALL_WIRE_TYPE(CheckStarted);
+SQUALL_WIRE_TYPE(CheckStatus);
+SQUALL_WIRE_TYPE(CheckReport);
 SQUALL_WIRE_TYPE(CreateImageRequest);
 SQUALL_WIRE_TYPE(ImportRequest);
 SQUALL_WIRE_TYPE(ResizeRequest);

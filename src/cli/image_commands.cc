@@ -22,6 +22,7 @@ void print_image(const Context& context, const ImageInfo& image) {
   fields.add("created", format_time(image.created_s));
   fields.add("source", image.source);
   fields.add("store", image.store);
+  fields.add("deduplicated", image.deduplicate ? "yes" : "no");
   context.print(fields.to_string());
 }
 
@@ -80,6 +81,8 @@ void add_import(CLI::App& image, Context& context) {
   command->add_option("--format", options->format, "The source's format; found out by default");
   command->add_option("--store", options->store, "The store to put it in");
   add_size(*command, "--size", options->size_bytes, "The size of what comes on stdin");
+  command->add_flag("!--no-dedup", options->deduplicate,
+                    "Store it and what its volumes write without looking for duplicates");
   command->add_flag("--verify", options->verify, "Read source and image again and compare them");
   command->callback([&context, options] {
     context.run([&]() -> Result<void> {

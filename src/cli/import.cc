@@ -94,7 +94,7 @@ Result<ImageInfo> import_image(Context& context, const ImportOptions& options) {
 
   const uint64_t size_bytes = round_up(source.blocks->size_bytes(), 512);
   TRY_ASSIGN(Session session, Session::begin(context, {options.name, size_bytes, source.description,
-                                                       options.store}));
+                                                       options.store, options.deduplicate}));
   {
     Progress progress("import " + options.name, show);
     TRY(copy_into(session, nbd_socket, *source.blocks, progress));

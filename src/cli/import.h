@@ -13,7 +13,8 @@ struct ImportOptions {
   std::string format;  // empty: find out
   std::string store;
   uint64_t size_bytes = 0;  // for stdin
-  bool verify = false;      // read both sides again and compare
+  bool deduplicate = true;
+  bool verify = false;  // read both sides again and compare
 };
 
 // The image exists when this succeeds; otherwise nothing is left.

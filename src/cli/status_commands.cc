@@ -29,6 +29,15 @@ void add_space(FieldList& fields, const Context& context, const std::string& kin
   fields.add(kind + space.name, std::move(text));
 }
 
+std::string deduplication(const Context& context, const StatusInfo& status) {
+  if (status.dedup_index_rate == 0) return "off";
+  return fmt::format("{} saved, {} of {} blocks; index {}, {} entries, one of {} blocks{}",
+                     context.size(status.dedup_bytes_saved), status.dedup_blocks_shared,
+                     status.dedup_blocks_seen, context.size(status.dedup_index_bytes),
+                     status.dedup_index_entries, status.dedup_index_rate,
+                     status.dedup_index_complete ? "" : ", still being read");
+}
+
 Result<void> show_status(Context& context) {
   TRY_ASSIGN(Client * client, context.client());
   TRY_ASSIGN(const StatusInfo status, client->status());
@@ -54,6 +63,7 @@ Result<void> show_status(Context& context) {
   fields.add("memory", context.size(status.memory_bytes));
   fields.add("cache", fmt::format("{}, {} hits, {} misses", context.size(status.cache_bytes),
                                   status.cache_hits, status.cache_misses));
+  fields.add("deduplication", deduplication(context, status));
   context.print(fields.to_string());
   return {};
 }

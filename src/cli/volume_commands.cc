@@ -25,6 +25,7 @@ void print_volume(const Context& context, const VolumeInfo& volume) {
   fields.add("stateless", volume.stateless ? "yes" : "no");
   fields.add("shared", volume.shared ? "yes" : "no");
   fields.add("store", volume.store);
+  fields.add("deduplicated", volume.deduplicate ? "yes" : "no");
   fields.add("epoch", std::to_string(volume.epoch));
   fields.add("snapshots", std::to_string(volume.snapshots));
   fields.add("open", volume.open ? "yes" : "no");
@@ -103,6 +104,8 @@ void add_create(CLI::App& group, Context& context) {
   command->add_flag("--stateless", request->stateless, "Forget what is written when it is closed");
   command->add_flag("--shared", request->shared, "Let several clients write at once");
   command->add_option("--store", request->store, "The store to prefer");
+  command->add_flag("!--no-dedup", request->deduplicate,
+                    "Store what is written without looking for duplicates");
   command->callback([&context, request, from, size, count] {
     if (from->empty() && size->empty()) {
       throw CLI::RequiredError("--from or --size", CLI::ExitCodes::RequiredError);

@@ -309,6 +309,31 @@ Result<SegmentTrailer> decode_segment_trailer(ConstBytes last_sector, const Uuid
   return trailer;
 }
 
+Result<std::vector<RecordEntry>> decode_record_entries(const SegmentTrailer& trailer,
+                                                       ConstBytes table) {
+  std::vector<RecordEntry> records;
+  records.reserve(table.size() / kRecordEntryBytes);
+  uint64_t next_sector = kSegmentHeaderBytes / kSectorBytes;
+  for (; table.size() >= kRecordEntryBytes; table = table.subspan(kRecordEntryBytes)) {
+    TRY_ASSIGN(const RecordEntry entry,
+               decode_entry(table.data(), next_sector, trailer.footer_offset / kSectorBytes,
+                            trailer.fingerprints));
+    next_sector = entry.sector + entry.sectors;
+    records.push_back(entry);
+  }
+  return records;
+}
+
+std::vector<Fingerprint> decode_fingerprints(ConstBytes section) {
+  std::vector<Fingerprint> fingerprints(section.size() / kFingerprintBytes);
+  const std::byte* from = section.data();
+  for (Fingerprint& fingerprint : fingerprints) {
+    std::copy_n(from, fingerprint.size(), fingerprint.begin());
+    from += fingerprint.size();
+  }
+  return fingerprints;
+}
+
 bool looks_like_segment_trailer(ConstBytes last_sector, const Uuid& pool) {
   if (last_sector.size() != kSegmentTrailerBytes) return false;
   return load_le<uint64_t>(last_sector.data() + trailer_at::kMagic) == kTrailerMagic ||
@@ -320,22 +345,11 @@ Result<SegmentFooter> decode_segment_footer(const SegmentTrailer& trailer, Const
   if (footer.size() != trailer.footer_bytes || checksum(footer, seed) != trailer.footer_checksum)
     return fail(ErrorKind::kCorrupt, "the footer of segment {} fails its checksum",
                 trailer.segment);
+  const uint64_t table_bytes = trailer.records * kRecordEntryBytes;
   SegmentFooter result{.trailer = trailer};
-  result.records.reserve(trailer.records);
-  uint64_t next_sector = kSegmentHeaderBytes / kSectorBytes;
-  for (uint32_t i = 0; i < trailer.records; ++i) {
-    TRY_ASSIGN(const RecordEntry entry,
-               decode_entry(footer.data() + i * kRecordEntryBytes, next_sector,
-                            trailer.footer_offset / kSectorBytes, trailer.fingerprints));
-    next_sector = entry.sector + entry.sectors;
-    result.records.push_back(entry);
-  }
-  result.fingerprints.resize(trailer.fingerprints);
-  const std::byte* from = footer.data() + trailer.fingerprint_offset;
-  for (Fingerprint& fingerprint : result.fingerprints) {
-    std::copy_n(from, fingerprint.size(), fingerprint.begin());
-    from += fingerprint.size();
-  }
+  TRY_ASSIGN(result.records, decode_record_entries(trailer, footer.first(table_bytes)));
+  result.fingerprints = decode_fingerprints(
+      footer.subspan(trailer.fingerprint_offset, trailer.fingerprints * kFingerprintBytes));
   return result;
 }
 

@@ -136,6 +136,13 @@ std::vector<std::byte> encode_segment_footer(const Uuid& pool, SegmentId segment
                                              const std::vector<RecordEntry>& records,
                                              const std::vector<Fingerprint>& fingerprints);
 
+// A part of a footer, for readers who need few lines of a long one. The footer's checksum does not
+// cover a part: what is decoded is plausible, not verified. `table` is as many whole lines as the
+// result has, the first of them at any place of the table.
+Result<std::vector<RecordEntry>> decode_record_entries(const SegmentTrailer& trailer,
+                                                       ConstBytes table);
+std::vector<Fingerprint> decode_fingerprints(ConstBytes section);
+
 // `last_sector` are the last kSegmentTrailerBytes of a segment of `segment_bytes`.
 Result<SegmentTrailer> decode_segment_trailer(ConstBytes last_sector, const Uuid& pool,
                                               SegmentId segment, uint64_t segment_bytes);

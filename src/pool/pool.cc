@@ -5,6 +5,7 @@
 #include "pool/pool.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "base/buffer.h"
@@ -71,6 +72,9 @@ Result<void> Pool::Config::validate() const {
     return fail(ErrorKind::kInvalid,
                 "pool: segment size {} is not a multiple of {} between {} and {} bytes",
                 segment_bytes, kBlockBytes, kMinSegmentBytes, kMaxSegmentBytes);
+  if (!std::has_single_bit(dedup_first_rate))
+    return fail(ErrorKind::kInvalid, "pool: deduplication's rate {} is not a power of two",
+                dedup_first_rate);
   return {};
 }
 
@@ -86,7 +90,11 @@ Pool::Pool(Reactor& reactor, SegmentStore& segments, MetaStore& catalog, Config 
       recovery_(reactor, segments, config_.id,
                 [this](SegmentId id, SegmentTotals totals, bool sealed) {
                   ended_[id] = {std::move(totals), sealed};
-                }) {}
+                }) {
+  if (config_.dedup_index_bytes == 0) return;
+  const SparseIndex::Config index{config_.dedup_index_bytes, config_.dedup_first_rate};
+  dedup_ = std::make_unique<Deduplicator>(reactor, static_cast<DedupSource&>(*this), index);
+}
 
 Pool::~Pool() {
   CHECK(gate_.is_closed());
@@ -107,7 +115,10 @@ Task<Result<std::unique_ptr<Pool>>> Pool::open(Reactor& reactor, SegmentStore& s
 
 Task<void> Pool::recover(std::vector<SegmentInfo> found) {
   const Gate::Pass pass = gate_.enter();
+  std::vector<SegmentId> segments;
+  for (const SegmentInfo& segment : found) segments.push_back(segment.id);
   co_await recovery_.run(std::move(found));
+  if (dedup_ != nullptr) co_await index_footers(std::move(segments));
 }
 
 Result<AppendStream*> Pool::stream_for(const std::string& store) {
@@ -119,12 +130,17 @@ Result<AppendStream*> Pool::stream_for(const std::string& store) {
       .store = store,
       .segment_bytes = config_.segment_bytes,
       .on_loss =
-          [this, store](SegmentId, const Error& error) {
+          [this, store](SegmentId id, const Error& error) {
             ++losses_;
             last_loss_ = error;
             Losses& own = losses_by_store_[store];
             ++own.count;
             own.last = error;
+            if (dedup_ != nullptr) dedup_->forget(id);
+          },
+      .on_chunk =
+          [this](SegmentId id, uint64_t record, std::span<const Fingerprint> fingerprints) {
+            if (dedup_ != nullptr) dedup_->add(id, record, fingerprints);
           },
       .on_end = [this](SegmentId id, SegmentTotals totals,
                        bool sealed) { ended_[id] = {std::move(totals), sealed}; }};
@@ -211,6 +227,14 @@ Task<Result<PayloadRef>> Pool::fetch(Address address) {
 
 Task<Result<PayloadRef>> Pool::read_segment(Address address) {
   ++records_read_;
+  auto payload = co_await read_verified(address);
+  if (payload) co_return payload;
+  if (payload.error().kind() == ErrorKind::kCorrupt) ++corrupt_reads_;
+  LOG_ERROR("{}", payload.error().message());
+  co_return payload;
+}
+
+Task<Result<PayloadRef>> Pool::read_verified(Address address) {
   AlignedBuffer stored(address.stored_bytes());
   std::optional<Error> error;
   for (int attempt = 0; attempt < 2; ++attempt) {
@@ -225,8 +249,6 @@ Task<Result<PayloadRef>> Pool::read_segment(Address address) {
     if (payload) co_return payload;
     error = std::move(payload).error();
   }
-  if (error->kind() == ErrorKind::kCorrupt) ++corrupt_reads_;
-  LOG_ERROR("{}", error->message());
   co_return std::unexpected(*std::move(error));
 }
 
@@ -282,6 +304,7 @@ Task<Result<PoolStats>> Pool::stats() {
                   .records_read = records_read_,
                   .corrupt_reads = corrupt_reads_,
                   .losses = losses_};
+  if (dedup_ != nullptr) stats.dedup = dedup_->stats();
   for (auto& [name, store] : stores) {
     store.store = name;
     stats.stores.push_back(std::move(store));

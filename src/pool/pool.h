@@ -1,5 +1,5 @@
 // Pool: the RecordStore over a pool's engine: compresses and appends records to segments, reads
-// them back verified, keeps hot ones in memory.
+// them back verified, keeps hot ones in memory, finds what is stored already.
 //
 // Owned by one reactor's thread. stop() before destruction. `segments` and `catalog` outlive it.
 #pragma once
@@ -17,6 +17,7 @@
 #include "io/gate.h"
 #include "io/sync.h"
 #include "pool/append_stream.h"
+#include "pool/deduplicator.h"
 #include "pool/record_codec.h"
 #include "pool/record_store.h"
 #include "pool/recovery.h"
@@ -40,9 +41,10 @@ struct PoolStats {
   uint64_t records_read = 0;   // from segments: cache misses
   uint64_t corrupt_reads = 0;  // that gave kCorrupt
   uint64_t losses = 0;         // segments that failed before all in them was durable
+  std::optional<DedupStats> dedup;
 };
 
-class Pool final : public RecordStore {
+class Pool final : public RecordStore, private DedupSource {
  public:
   static constexpr uint64_t kMinSegmentBytes = 256 * kKiB;
 
@@ -52,6 +54,9 @@ class Pool final : public RecordStore {
     uint64_t segment_bytes = kGiB;  // footer included
     Codec codec = Codec::kLz4;
     std::string default_store;  // empty: the engine's first
+    // Memory of the sparse index; 0: nothing is deduplicated.
+    uint64_t dedup_index_bytes = 0;
+    uint32_t dedup_first_rate = 8;  // one fingerprint of so many is in the index, while it has room
     Result<void> validate() const;
   };
 
@@ -68,6 +73,8 @@ class Pool final : public RecordStore {
   Task<Result<PayloadRef>> read(RecordKind kind, Address address) override;
   PayloadRef read_cached(Address address) override { return cache_.find(address); }
 
+  Deduplicator* deduplicator() override { return dedup_.get(); }
+
   // Until every segment left open by a crash is sealed (or has turned out to be unreadable).
   Task<void> wait_recovered() { return recovery_.wait(); }
   Task<Result<PoolStats>> stats();
@@ -83,16 +90,24 @@ class Pool final : public RecordStore {
 
   Pool(Reactor& reactor, SegmentStore& segments, MetaStore& catalog, Config config,
        const std::vector<SegmentInfo>& found);
-  const std::string& store_of(const Placement& placement) const {
-    return placement.store.empty() ? config_.default_store : placement.store;
-  }
   Result<AppendStream*> stream_for(const std::string& store);
   ConstBytes find_unwritten(Address address) const;
   Task<Result<PayloadRef>> fetch(Address address);
   Task<Result<PayloadRef>> read_segment(Address address);
+  Task<Result<PayloadRef>> read_verified(Address address);
   Result<PayloadRef> decode(Address address, ConstBytes stored);
   void keep(Address address, const PayloadRef& payload);
   Task<void> recover(std::vector<SegmentInfo> found);
+
+  // DedupSource, but for the first in pool_dedup.cc.
+  const std::string& store_of(const Placement& placement) const override {
+    return placement.store.empty() ? config_.default_store : placement.store;
+  }
+  Task<Result<FooterSlice::Content>> read_footer(SegmentId segment, uint64_t first) override;
+  Task<Result<PayloadRef>> read_stored(Address chunk) override;
+  Result<FooterSlice::Content> open_footer(const SegmentWriter& writer, uint64_t first) const;
+  Task<Result<SegmentTrailer>> trailer_of(SegmentId segment);
+  Task<void> index_footers(std::vector<SegmentId> segments);
 
   Reactor& reactor_;
   SegmentStore& segments_;
@@ -105,6 +120,8 @@ class Pool final : public RecordStore {
   std::map<SegmentId, SegmentState> ended_;      // segments that are not being written
   std::unordered_map<Address, std::shared_ptr<Flight>> flights_;
   Recovery recovery_;
+  std::unique_ptr<Deduplicator> dedup_;
+  std::optional<SegmentTrailer> last_trailer_;  // of the footer read last
   struct Losses {
     uint64_t count = 0;
     std::optional<Error> last;

@@ -18,6 +18,8 @@
 
 namespace squall {
 
+class Deduplicator;
+
 // Where a writer wants its records: an open append stream of the pool. Records appended through one
 // hint lie near each other.
 struct Placement {
@@ -57,6 +59,8 @@ class RecordStore {
   virtual Task<Result<PayloadRef>> read(RecordKind kind, Address address) = 0;
   // The payload if it is in memory, else null. Never suspends.
   virtual PayloadRef read_cached(Address address) = 0;
+  // Finds what is stored already; null for a store that does not deduplicate.
+  virtual Deduplicator* deduplicator() { return nullptr; }
 };
 
 }  // namespace squall

@@ -43,6 +43,7 @@ Task<Result<Recovery::Outcome>> Recovery::recover(SegmentInfo segment, SegmentTo
     totals.records = trailer->records;
     totals.raw_bytes = trailer->raw_bytes;
     totals.stored_bytes = trailer->stored_bytes;
+    totals.sealed_bytes = segment.size_bytes;
     co_return Outcome::kSealed;
   }
   if (trailer.error().kind() != ErrorKind::kCorrupt)
@@ -88,7 +89,8 @@ Task<Result<Recovery::Outcome>> Recovery::seal(SegmentInfo segment, Header heade
   // Of a first write that landed in part.
   if (header == Header::kDamaged)
     CO_TRY(co_await rewrite_segment_header(segments_, pool_, segment.id));
-  CO_TRY(co_await seal_segment(segments_, pool_, segment.id, std::move(scan)));
+  CO_TRY_ASSIGN(totals.sealed_bytes,
+                co_await seal_segment(segments_, pool_, segment.id, std::move(scan)));
   LOG_INFO("pool: sealed segment {}, which was open, at {} bytes ({} records)", segment.id,
            end_bytes, totals.records);
   co_return Outcome::kSealed;

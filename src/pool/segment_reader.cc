@@ -98,6 +98,37 @@ Task<Result<SegmentFooter>> read_segment_footer(SegmentStore& segments, SegmentT
   co_return decode_segment_footer(trailer, footer.bytes());
 }
 
+Task<Result<FooterPart>> read_footer_part(SegmentStore& segments, SegmentTrailer trailer,
+                                          uint64_t first, uint64_t count) {
+  if (first >= trailer.records)
+    co_return fail(ErrorKind::kNotFound, "the footer of segment {} has {} lines", trailer.segment,
+                   trailer.records);
+  count = std::min(count, trailer.records - first);
+  AlignedBuffer table(count * kRecordEntryBytes);
+  CO_TRY(co_await read_exactly(segments, trailer.segment, table.bytes(),
+                               trailer.footer_offset + first * kRecordEntryBytes));
+  FooterPart part;
+  CO_TRY_ASSIGN(part.records, decode_record_entries(trailer, table.bytes()));
+  uint64_t begin = trailer.fingerprints, end = 0;
+  for (const RecordEntry& entry : part.records) {
+    if (entry.fingerprints == 0) continue;
+    begin = std::min<uint64_t>(begin, entry.first_fingerprint);
+    end = std::max<uint64_t>(end, entry.first_fingerprint + entry.fingerprints);
+  }
+  if (begin >= end) co_return part;
+  // Writers append them in the order of the lines.
+  if (end - begin > count * (kMaxPayloadBytes / kBlockBytes))
+    co_return fail(ErrorKind::kCorrupt, "the footer of segment {} has its fingerprints in disorder",
+                   trailer.segment);
+  AlignedBuffer section((end - begin) * kFingerprintBytes);
+  CO_TRY(co_await read_exactly(
+      segments, trailer.segment, section.bytes(),
+      trailer.footer_offset + trailer.fingerprint_offset + begin * kFingerprintBytes));
+  part.fingerprints = decode_fingerprints(section.bytes());
+  part.first_fingerprint = begin;
+  co_return part;
+}
+
 Task<Result<SegmentScan>> scan_segment(SegmentStore& segments, Uuid pool, SegmentId id,
                                        uint64_t segment_bytes, std::function<bool()> cancelled) {
   Scanner scanner(pool, id);
@@ -137,7 +168,8 @@ Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
   co_return co_await segments.sync(id);
 }
 
-Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id, SegmentScan scan) {
+Task<Result<uint64_t>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
+                                    SegmentScan scan) {
   CHECK(!scan.records.empty());
   const uint64_t footer_offset = round_up(scan.end_bytes, kBlockBytes);
   // Its writer may have left room for none: those of volumes that do not deduplicate.
@@ -147,9 +179,11 @@ Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
     for (RecordEntry& entry : scan.records) entry.first_fingerprint = entry.fingerprints = 0;
   }
   CO_TRY(co_await segments.truncate(id, scan.end_bytes));
-  co_return co_await write_segment_footer(
-      segments, id, footer_offset,
-      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints));
+  std::vector<std::byte> footer =
+      encode_segment_footer(pool, id, footer_offset, scan.records, scan.fingerprints);
+  const uint64_t sealed_bytes = footer_offset + footer.size();
+  CO_TRY(co_await write_segment_footer(segments, id, footer_offset, std::move(footer)));
+  co_return sealed_bytes;
 }
 
 }  // namespace squall

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -17,6 +18,23 @@ namespace squall {
 Task<Result<SegmentTrailer>> read_segment_trailer(SegmentStore& segments, Uuid pool, SegmentId id,
                                                   uint64_t segment_bytes);
 Task<Result<SegmentFooter>> read_segment_footer(SegmentStore& segments, SegmentTrailer trailer);
+
+// The lines from `first` on, at most `count` of them, with the fingerprints they name; kNotFound
+// where there are none. Plausible, not verified: the footer's checksum does not cover a part.
+struct FooterPart {
+  std::vector<RecordEntry> records;
+  std::vector<Fingerprint> fingerprints;
+  uint64_t first_fingerprint = 0;  // the number, in the segment, of the first of them
+
+  std::span<const Fingerprint> fingerprints_of(uint64_t line) const {
+    const RecordEntry& entry = records[line];
+    if (entry.fingerprints == 0) return {};
+    return std::span(fingerprints)
+        .subspan(entry.first_fingerprint - first_fingerprint, entry.fingerprints);
+  }
+};
+Task<Result<FooterPart>> read_footer_part(SegmentStore& segments, SegmentTrailer trailer,
+                                          uint64_t first, uint64_t count);
 
 // All that a footer says, found by reading the records.
 struct SegmentScan {
@@ -40,7 +58,9 @@ Task<Result<void>> write_segment_footer(SegmentStore& segments, SegmentId id,
                                         uint64_t footer_offset, std::vector<std::byte> footer);
 
 // Seals a segment as its scan found it: cuts off what lies behind the last record, an old footer
-// included, writes the footer and makes it durable. The scan has found a record.
-Task<Result<void>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id, SegmentScan scan);
+// included, writes the footer and makes it durable. Returns the new length. The scan
+// has found a record.
+Task<Result<uint64_t>> seal_segment(SegmentStore& segments, Uuid pool, SegmentId id,
+                                    SegmentScan scan);
 
 }  // namespace squall

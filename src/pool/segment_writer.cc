@@ -28,7 +28,7 @@ SegmentWriter::~SegmentWriter() {
 }
 
 SegmentTotals SegmentWriter::totals() const {
-  return {options_.store, entries_.size(), raw_bytes_, stored_bytes_};
+  return {options_.store, entries_.size(), raw_bytes_, stored_bytes_, sealed_bytes_};
 }
 
 bool SegmentWriter::back_takes(uint64_t bytes) const {
@@ -240,9 +240,12 @@ Task<Result<void>> SegmentWriter::cut_to_durable() {
 }
 
 Task<Result<void>> SegmentWriter::write_footer() {
-  co_return co_await write_segment_footer(
-      segments_, options_.id, written_end_,
-      encode_segment_footer(options_.pool, options_.id, written_end_, entries_, fingerprints_));
+  std::vector<std::byte> footer =
+      encode_segment_footer(options_.pool, options_.id, written_end_, entries_, fingerprints_);
+  const uint64_t sealed_bytes = written_end_ + footer.size();
+  CO_TRY(co_await write_segment_footer(segments_, options_.id, written_end_, std::move(footer)));
+  sealed_bytes_ = sealed_bytes;
+  co_return Result<void>();
 }
 
 }  // namespace squall

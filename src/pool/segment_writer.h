@@ -32,6 +32,7 @@ struct SegmentTotals {
   uint64_t records = 0;
   uint64_t raw_bytes = 0;     // payloads, decompressed
   uint64_t stored_bytes = 0;  // records as they lie on disk
+  uint64_t sealed_bytes = 0;  // the segment's length, footer included; 0: not sealed
 };
 
 struct NewRecord {
@@ -61,6 +62,7 @@ class SegmentWriter {
   SegmentWriter& operator=(const SegmentWriter&) = delete;
 
   SegmentId id() const { return options_.id; }
+  const std::string& store() const { return options_.store; }
   bool has_failed() const { return failure_.has_value(); }
   bool fits(const NewRecord& record) const;
   // What waits in memory to be written.
@@ -118,6 +120,7 @@ class SegmentWriter {
   std::vector<Fingerprint> fingerprints_;
   uint64_t raw_bytes_ = 0;
   uint64_t stored_bytes_ = 0;
+  uint64_t sealed_bytes_ = 0;
 
   // Offsets within the segment: synced_end_ <= written_end_ <= end_, wanted_end_ <= end_.
   uint64_t end_ = 0;

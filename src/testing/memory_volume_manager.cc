@@ -29,13 +29,13 @@ Result<MemoryVolumeManager::Volume*> MemoryVolumeManager::find(const std::string
   return &volume->second;
 }
 
-Task<Result<ImportSession>> MemoryVolumeManager::begin_import(std::string name, uint64_t size_bytes,
-                                                              std::string source,
-                                                              std::string store) {
-  if (images_.contains(name)) co_return fail(ErrorKind::kExists, "image {} exists", name);
+Task<Result<ImportSession>> MemoryVolumeManager::begin_import(ImportRequest request) {
+  if (images_.contains(request.name))
+    co_return fail(ErrorKind::kExists, "image {} exists", request.name);
   const uint64_t id = next_id_++;
-  imports_[id] = {{name, id, size_bytes, 0, source, store},
-                  std::make_shared<MemoryDisk>(reactor_, size_bytes)};
+  imports_[id] = {
+      {request.name, id, request.size_bytes, 0, request.source, request.store, request.deduplicate},
+      std::make_shared<MemoryDisk>(reactor_, request.size_bytes)};
   co_return ImportSession{id, session_disk(id)};
 }
 

@@ -18,8 +18,7 @@ class MemoryVolumeManager final : public VolumeManager {
   // Import sessions neither finished nor aborted.
   size_t open_imports() const { return imports_.size(); }
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;

@@ -24,6 +24,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   pool_config.id = engine_->identity.id;
   pool_config.cache_bytes = options.cache_bytes;
   pool_config.segment_bytes = options.segment_bytes;
+  pool_config.dedup_index_bytes = options.dedup_index_bytes;
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
   HostVolumesConfig config;
   config.journal = options.journal;

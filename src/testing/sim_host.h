@@ -22,6 +22,7 @@ struct SimHostOptions {
   bool accept_journal_loss = false;
   uint64_t segment_bytes = 1 * kMiB;
   size_t cache_bytes = 1 * kMiB;
+  uint64_t dedup_index_bytes = 256 * kKiB;
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
   uint64_t fast_budget_bytes = 256 * kKiB;
@@ -44,8 +45,9 @@ class SimHost {
   Pool& pool() { return *pool_; }
   FileEngine& engine() { return *engine_; }
 
-  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first until
-  // the segments that a crash left open are sealed. A sound pool gives a report without faults.
+  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first
+  // until the segments that a crash left open are sealed. A sound pool gives a report without
+  // faults.
   Result<CheckReport> check();
 
  private:

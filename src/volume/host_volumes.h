@@ -44,8 +44,7 @@ class HostVolumes : public VolumeManager {
                                                          HostVolumesConfig config);
   ~HostVolumes() override;
 
-  Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                           std::string source, std::string store) override;
+  Task<Result<ImportSession>> begin_import(ImportRequest request) override;
   Task<Result<ImageInfo>> finish_import(uint64_t session) override;
   Task<Result<void>> abort_import(uint64_t session) override;
   Task<Result<ImageInfo>> create_image(std::string name, std::string from) override;
@@ -92,9 +91,7 @@ class HostVolumes : public VolumeManager {
   };
   using EntryRef = std::shared_ptr<Entry>;
   struct Import {
-    std::string image;
-    std::string source;
-    std::string store;
+    ImportRequest request;
     std::shared_ptr<ImportDisk> disk;
     bool finishing = false;
   };
@@ -135,6 +132,7 @@ class HostVolumes : public VolumeManager {
     IndexRoot root;
     uint64_t size_bytes = 0;
     std::string store;
+    bool deduplicate = true;
   };
   Result<Origin> resolve_origin(const std::string& from) const;
   Task<Result<void>> create_one(std::string name, VolumeHead head);

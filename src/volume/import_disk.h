@@ -18,11 +18,12 @@ class ImportDisk : public WritableDisk {
   // Sets room in the pool aside for so many bytes, or says why not.
   using TakeRoom = std::function<Result<void>(uint64_t bytes)>;
 
-  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement,
+  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement, bool deduplicate,
              TakeRoom take_room = {})
       : records_(records),
         size_bytes_(size_bytes),
         placement_(std::move(placement)),
+        deduplicate_(deduplicate),
         take_room_(std::move(take_room)),
         mark_(records.mark(placement_)) {}
 
@@ -52,6 +53,7 @@ class ImportDisk : public WritableDisk {
   RecordStore& records_;
   uint64_t size_bytes_;
   Placement placement_;
+  bool deduplicate_;
   TakeRoom take_room_;
   AppendMark mark_;                    // of the session's first append
   std::map<uint64_t, BlockRun> runs_;  // by first block; data only

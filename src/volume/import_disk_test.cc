@@ -17,7 +17,7 @@ namespace {
 using Content = std::vector<std::byte>;
 
 struct Import {
-  explicit Import(uint64_t size) : disk(records, size, {}) {}
+  explicit Import(uint64_t size) : disk(records, size, {}, true) {}
   template <class T>
   T run(Task<T> task) {
     return run_task(reactor, std::move(task));

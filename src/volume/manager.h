@@ -33,6 +33,7 @@ struct ImageInfo {
   int64_t created_s = 0;
   std::string source;  // what it was made from, for people
   std::string store;
+  bool deduplicate = true;
 };
 
 struct SnapshotInfo {
@@ -54,6 +55,7 @@ struct VolumeInfo {
   bool stateless = false;
   bool shared = false;
   std::string store;
+  bool deduplicate = true;
   uint64_t epoch = 0;
   uint64_t snapshots = 0;
   bool open = false;
@@ -82,6 +84,15 @@ struct CreateVolume {
   bool stateless = false;
   bool shared = false;
   std::string store;
+  bool deduplicate = true;  // false: not, even if the parent does
+};
+
+struct ImportRequest {
+  std::string name;
+  uint64_t size_bytes = 0;
+  std::string source;  // for people
+  std::string store;
+  bool deduplicate = true;  // it and the clones of it
 };
 
 struct ImportSession {
@@ -93,8 +104,7 @@ class VolumeManager : public DiskDirectory {
  public:
   // Images. An import writes through a session's disk straight into the pool; the image appears at
   // finish. A session that is neither finished nor aborted ends with the daemon.
-  virtual Task<Result<ImportSession>> begin_import(std::string name, uint64_t size_bytes,
-                                                   std::string source, std::string store) = 0;
+  virtual Task<Result<ImportSession>> begin_import(ImportRequest request) = 0;
   virtual Task<Result<ImageInfo>> finish_import(uint64_t session) = 0;
   virtual Task<Result<void>> abort_import(uint64_t session) = 0;
   virtual Task<Result<ImageInfo>> create_image(std::string name, std::string from) = 0;

@@ -27,7 +27,8 @@ class Volume::CommitBuilder {
       : volume_(volume),
         map_(map),
         memory_(memory),
-        packer_(volume.context_.records, std::move(placement)),
+        packer_(volume.context_.records, std::move(placement),
+                {.deduplicate = volume.head_.deduplicate}),
         buffer_(volume.context_.journal.max_payload_bytes()),
         shrinks_(end_bytes < volume.head_.size_bytes),
         end_bytes_(shrinks_ ? end_bytes : ~uint64_t{0}) {}
@@ -272,6 +273,7 @@ Task<Result<SnapshotHead>> Volume::snapshot(std::string snapshot, uint64_t id) {
   head.created_s = context_.reactor.wall_clock_s();
   head.source = snapshot;
   head.store = head_.store;
+  head.deduplicate = head_.deduplicate;
   CO_TRY(co_await commit_locked(true, head_.size_bytes, &head));
   co_return head;
 }

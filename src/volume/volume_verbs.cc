@@ -54,39 +54,35 @@ Result<HostVolumes::Origin> HostVolumes::resolve_origin(const std::string& from)
     }
     head = &it->second;
   }
-  return Origin{{head->root, head->root_height}, head->size_bytes, head->store};
+  return Origin{{head->root, head->root_height}, head->size_bytes, head->store, head->deduplicate};
 }
 
 // ---- images ----
 
 ImageInfo HostVolumes::describe_image(const std::string& name, const SnapshotHead& head) {
-  return {name, head.id, head.size_bytes, head.created_s, head.source, head.store};
+  return {name,        head.id,    head.size_bytes, head.created_s,
+          head.source, head.store, head.deduplicate};
 }
 
-Task<Result<ImportSession>> HostVolumes::begin_import(std::string name, uint64_t size_bytes,
-                                                      std::string source, std::string store) {
-  CO_TRY(check_new_name(name));
-  CO_TRY(check_size(size_bytes));
-  CO_TRY(check_store(store));
+Task<Result<ImportSession>> HostVolumes::begin_import(ImportRequest request) {
+  CO_TRY(check_new_name(request.name));
+  CO_TRY(check_size(request.size_bytes));
+  CO_TRY(check_store(request.store));
   constexpr size_t kImportsMax = 256;  // bounds their memory
   if (imports_.size() >= kImportsMax)
     co_return fail(ErrorKind::kBusy, "{} imports are under way; wait for one to end", kImportsMax);
   CO_TRY(take_catalog_room(1));
-  ++reserved_names_[name];
+  ++reserved_names_[request.name];
   auto id = co_await new_ids(1);
   if (!id) {
-    reserved_names_.erase(name);
+    reserved_names_.erase(request.name);
     co_return std::unexpected(id.error());
   }
-  Import import;
-  import.image = name;
-  import.source = std::move(source);
-  import.store = store;
-  PoolRoom::Store& room = room_.store(store);
-  import.disk = std::make_shared<ImportDisk>(
-      records_, size_bytes, Placement{store},
+  PoolRoom::Store& room = room_.store(request.store);
+  auto disk = std::make_shared<ImportDisk>(
+      records_, request.size_bytes, Placement{request.store}, request.deduplicate,
       [this, &room](uint64_t bytes) { return room_.take(room, bytes); });
-  imports_.emplace(*id, std::move(import));
+  imports_.emplace(*id, Import{std::move(request), std::move(disk)});
   co_return ImportSession{*id, fmt::format(":import-{}", *id)};
 }
 
@@ -96,13 +92,14 @@ Task<Result<ImageInfo>> HostVolumes::finish_import(uint64_t session) {
   if (!pass || it == imports_.end() || it->second.finishing)
     co_return fail(ErrorKind::kNotFound, "import session {} does not exist", session);
   it->second.finishing = true;
-  const std::string name = it->second.image;
+  const std::string name = it->second.request.name;
   SnapshotHead head;
   head.id = session;
   head.size_bytes = it->second.disk->size_bytes();
   head.created_s = reactor_.wall_clock_s();
-  head.source = it->second.source;
-  head.store = it->second.store;
+  head.source = it->second.request.source;
+  head.store = it->second.request.store;
+  head.deduplicate = it->second.request.deduplicate;
   const std::shared_ptr<ImportDisk> disk = it->second.disk;
   auto root = co_await disk->finish();
   imports_.erase(session);
@@ -125,7 +122,7 @@ Task<Result<void>> HostVolumes::abort_import(uint64_t session) {
     co_return fail(ErrorKind::kNotFound, "import session {} does not exist", session);
   const Import import = std::move(it->second);
   imports_.erase(it);
-  reserved_names_.erase(import.image);
+  reserved_names_.erase(import.request.name);
   co_await import.disk->close();
   co_return Result<void>{};
 }
@@ -160,12 +157,14 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     head.root_height = entry->head.root_height;
     head.size_bytes = entry->head.size_bytes;
     head.store = entry->head.store;
+    head.deduplicate = entry->head.deduplicate;
   } else {
     CO_TRY_ASSIGN(const Origin origin, resolve_origin(from));
     head.root = origin.root.address;
     head.root_height = origin.root.height;
     head.size_bytes = origin.size_bytes;
     head.store = origin.store;
+    head.deduplicate = origin.deduplicate;
   }
   head.id = id;
   head.created_s = reactor_.wall_clock_s();
@@ -215,6 +214,7 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.stateless = h.stateless;
   info.shared = h.shared;
   info.store = h.store;
+  info.deduplicate = h.deduplicate;
   info.epoch = h.epoch;
   info.snapshots = entry.snapshots.size();
   info.open = entry.clients > 0;
@@ -256,6 +256,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
   VolumeHead head;
   head.size_bytes = request.size_bytes;
   head.store = request.store;
+  head.deduplicate = request.deduplicate;
   if (!request.from.empty()) {
     CO_TRY_ASSIGN(const Origin origin, resolve_origin(request.from));
     head.root = origin.root.address;
@@ -265,6 +266,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
       co_return fail(ErrorKind::kInvalid, "size {} is smaller than the {} bytes of {}",
                      head.size_bytes, origin.size_bytes, request.from);
     if (head.store.empty()) head.store = origin.store;
+    head.deduplicate = head.deduplicate && origin.deduplicate;
   }
   CO_TRY(check_size(head.size_bytes));
   head.created_s = reactor_.wall_clock_s();
