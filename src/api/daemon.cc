@@ -104,12 +104,13 @@ void notify_service_manager(std::string_view state) {
 class Data : public RestHost {
  public:
   Data(Reactor& reactor, PosixFileSystem& files, PosixNetwork& network, const Config& config,
-       const Paths& paths)
+       const Paths& paths, const DaemonOptions& options)
       : reactor_(reactor),
         files_(files),
         network_(network),
         config_(config),
         paths_(paths),
+        options_(options),
         admission_(reactor),
         space_watch_(config.space) {
     space_timer_.context = this;
@@ -215,6 +216,7 @@ class Data : public RestHost {
     config.commit_bytes = std::min(config.commit_bytes, config_.journal_bytes / 8);
     config.quota_bytes = std::min(config.quota_bytes, config_.journal_bytes / 4);
     config.journal.id_if_new = Uuid::generate();
+    config.accept_journal_loss = options_.accept_journal_loss;
     config.scratch.fast_directory = is_tmpfs(paths_.run_dir) ? paths_.run_dir + "/scratch" : "";
     config.scratch.overflow_directory = config_.scratch_directory;
     config.scratch.fast_budget_bytes = config_.scratch_memory_bytes;
@@ -232,6 +234,7 @@ class Data : public RestHost {
   PosixNetwork& network_;
   const Config& config_;
   const Paths& paths_;
+  const DaemonOptions options_;
   int64_t started_s_ = 0;
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
@@ -346,6 +349,8 @@ Task<Result<StatusInfo>> Data::status() {
   status.images = totals.images;
   status.volumes = totals.volumes;
   status.open_volumes = totals.open_volumes;
+  status.lost_volumes = totals.lost_volumes;
+  status.damaged_journal_reads = totals.damaged_journal_reads;
   status.dirty_bytes = totals.dirty_bytes;
   status.bytes_read = totals.bytes_read;
   status.bytes_written = totals.bytes_written;
@@ -395,7 +400,7 @@ void set_up_logging(const std::string& level) {
 
 }  // namespace
 
-Result<void> run_daemon(const Config& config, const Paths& paths) {
+Result<void> run_daemon(const Config& config, const Paths& paths, const DaemonOptions& options) {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
@@ -412,7 +417,7 @@ Result<void> run_daemon(const Config& config, const Paths& paths) {
   std::thread reactor_thread([&reactor] { reactor->run(); });
   Result<void> served;
   {
-    Data data(*reactor, files, network, config, paths);
+    Data data(*reactor, files, network, config, paths, options);
     served = serve(*reactor, data, network, paths, signals);
     on_reactor(*reactor, [&data] { return data.close(); });
   }

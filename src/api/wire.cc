@@ -52,6 +52,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("snapshots", x.snapshots);
   v("open", x.open);
   v("dirty_bytes", x.dirty_bytes);
+  v("lost", x.lost);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
 }
@@ -109,6 +110,8 @@ void describe(auto& v, StatusInfo& x) {
   v("images", x.images);
   v("volumes", x.volumes);
   v("open_volumes", x.open_volumes);
+  v("lost_volumes", x.lost_volumes);
+  v("damaged_journal_reads", x.damaged_journal_reads);
   v("dirty_bytes", x.dirty_bytes);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);

@@ -339,6 +339,8 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
   VolumeTotals totals{.images = images_.size(), .volumes = volumes_.size()};
   co_await for_each_volume([&totals](const std::string&, Entry& entry) {
     totals.open_volumes += entry.clients > 0 ? 1 : 0;
+    const bool lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
+    totals.lost_volumes += lost ? 1 : 0;
     totals.bytes_read += entry.counters.bytes_read;
     totals.bytes_written += entry.counters.bytes_written;
     if (entry.stateless == nullptr) return;
@@ -347,6 +349,7 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
     totals.bytes_written += entry.stateless->bytes_written;
   });
   totals.dirty_bytes += room_.dirty_bytes();
+  totals.damaged_journal_reads = journal_->stats().damaged_reads;
   co_return totals;
 }
 

@@ -221,6 +221,7 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
+  info.lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
   if (entry.stateless != nullptr) {
     info.dirty_bytes = entry.stateless->scratch_bytes();
     info.bytes_read += entry.stateless->bytes_read;
