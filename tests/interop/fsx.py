@@ -5,8 +5,9 @@ In the manner of fsx, over NBD: reads, writes, zeros and trims of any alignment,
 time and in flight together on several connections; flush, cache and block status; grow and shrink;
 snapshot (also in the middle of writes), clone, rollback, remove; images made from volumes, imported
 and exported; commits; clients that reconnect; a daemon that stops, or is killed with requests in
-flight, and starts again; checks of the pool. Volumes of every cache mode and scope and stateless ones live side by
-side. Each read is compared with the shadow, and everything in full after each start and at the end.
+flight, and starts again; checks of the pool. Volumes of every cache mode and scope and stateless
+ones live side by side. Each read is compared with the shadow, and everything in full after each
+start and at the end.
 
     fsx.py                    one seed, printed, SQUALL_OPS operations
     SQUALL_SEED=N fsx.py      the same operations again
