@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check/check_job.h"
+#include "pool/collector.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -37,6 +38,10 @@ struct SpaceStatus {
   std::string advice;  // what to do; empty when all is well
 };
 
+struct GcStarted {
+  uint64_t ticket = 0;  // CollectorStatus.ticket reaches it when the collection has ended
+};
+
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
@@ -49,6 +54,8 @@ struct StatusInfo {
   uint64_t images = 0;
   uint64_t volumes = 0;
   uint64_t open_volumes = 0;
+  uint64_t lost_volumes = 0;           // acknowledged data is gone: EIO until rolled back
+  uint64_t damaged_journal_reads = 0;  // since the daemon started
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
   uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
   uint64_t bytes_written = 0;
@@ -57,6 +64,7 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+  CollectorStatus gc;  // garbage collection
   // Deduplication since the daemon started; blocks of 4 KiB.
   uint64_t dedup_blocks_seen = 0;
   uint64_t dedup_blocks_shared = 0;

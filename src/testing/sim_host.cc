@@ -27,6 +27,9 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   pool_config.dedup_index_bytes = options.dedup_index_bytes;
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
   TRY_ASSIGN(volumes_, join(options));
+  collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                           *volumes_, options.collector);
+  collector_->start();
   return {};
 }
 
@@ -57,9 +60,11 @@ Result<CheckReport> SimHost::check() {
 }
 
 SimHost::~SimHost() {
+  if (collector_ != nullptr) run(collector_->stop());
   if (volumes_ != nullptr) run(volumes_->stop());
   if (pool_ != nullptr) run(pool_->stop());
   if (engine_ != nullptr) run(engine_->close());
+  collector_.reset();
   volumes_.reset();
   pool_.reset();
   engine_.reset();
