@@ -190,6 +190,19 @@ Result<void> Client::remove_snapshot(const std::string& volume, const std::strin
   return call("DELETE", "/v1/volumes/" + element(volume) + "/snapshots/" + element(name));
 }
 
+Result<uint64_t> Client::start_check(const CheckRequest& request) {
+  TRY_ASSIGN(const auto started, call<CheckStarted>("POST", "/v1/checks", wire::encode(request)));
+  return started.id;
+}
+
+Result<CheckStatus> Client::check_status(uint64_t id) {
+  return call<CheckStatus>("GET", fmt::format("/v1/checks/{}", id));
+}
+
+Result<void> Client::cancel_check(uint64_t id) {
+  return call("DELETE", fmt::format("/v1/checks/{}", id));
+}
+
 Result<ImportSession> Client::begin_import(const ImportRequest& request) {
   return call<ImportSession>("POST", "/v1/imports", wire::encode(request));
 }

@@ -42,6 +42,11 @@ class Client {
   Result<SnapshotInfo> create_snapshot(const std::string& volume, const std::string& name);
   Result<void> remove_snapshot(const std::string& volume, const std::string& name);
 
+  // A check of the pool by the daemon; it is cancelled when this Client goes.
+  Result<uint64_t> start_check(const CheckRequest& request);
+  Result<CheckStatus> check_status(uint64_t id);
+  Result<void> cancel_check(uint64_t id);
+
   // An import's session lasts as long as this Client's connection: when the process dies before
   // finish_import, the daemon aborts it.
   Result<ImportSession> begin_import(const ImportRequest& request);

@@ -77,6 +77,19 @@ class Section {
     });
   }
 
+  Result<void> number(std::string_view key, int64_t minimum, int64_t maximum, uint64_t& to) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return {};
+    const auto* value = node->as_integer();
+    if (value == nullptr || value->get() < minimum || value->get() > maximum) {
+      return error(*node, key,
+                   fmt::format("must be a whole number from {} to {}", minimum, maximum));
+    }
+    to = static_cast<uint64_t>(value->get());
+    return {};
+  }
+
   Result<void> directory(std::string_view key, const Paths& paths, std::string& to) {
     return text(key, [&](const std::string& value) -> Result<void> {
       if (value.empty()) return fail(ErrorKind::kInvalid, "must name a directory");
@@ -147,6 +160,19 @@ Result<void> read_nbd(const toml::table& table, const std::string& file, Config&
     if (!endpoint) return section.error(*value, "listen", endpoint.error().message());
     config.nbd_listen.push_back(std::move(*endpoint));
   }
+  TRY(section.number("dead_peer_s", 2, 86'400, config.nbd_dead_peer_s));
+  return section.finish();
+}
+
+Result<void> read_space(const toml::table& table, const std::string& file, Config& config) {
+  Section section(table, "space", file);
+  TRY(section.number("warn", 1, 100, config.space.warn_percent));
+  TRY(section.number("critical", 1, 100, config.space.critical_percent));
+  if (config.space.critical_percent < config.space.warn_percent) {
+    return section.error(table, "critical",
+                         fmt::format("{} is below space.warn, {}", config.space.critical_percent,
+                                     config.space.warn_percent));
+  }
   return section.finish();
 }
 
@@ -195,6 +221,8 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     TRY(section.directory("directory", paths, config.scratch_directory));
     TRY(section.finish());
   }
+  TRY_ASSIGN(const auto* space, top.table("space"));
+  if (space != nullptr) TRY(read_space(*space, file, config));
   return top.finish();
 }
 
@@ -272,16 +300,23 @@ memory = {}
 directory = {}
 
 # TCP addresses to serve NBD on, for example ["127.0.0.1:10809"]; the unix socket is always there.
-# Plain TCP has no authentication: only on a network you trust.
+# Plain TCP has no authentication: only on a network you trust. A TCP client that gives no sign of
+# life for dead_peer_s seconds is taken for dead.
 [nbd]
 listen = [{}]
+dead_peer_s = {}
+
+# Percent of a disk (stores of the pool, journal, scratch) from which on squalld warns.
+[space]
+warn = {}
+critical = {}
 )",
       quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
       quoted(format_size_exact(config.journal_bytes)),
       quoted(format_size_exact(config.cache_bytes)),
       quoted(format_size_exact(config.dedup_index_bytes)),
       quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
-      listen);
+      listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent);
 }
 
 }  // namespace squall

@@ -34,6 +34,12 @@ struct PoolSpec {
   std::string to_string() const { return "file:" + directory; }
 };
 
+// Percent used of a disk's space from which on it is worth a word, and an alarm.
+struct SpaceLimits {
+  uint64_t warn_percent = 80;
+  uint64_t critical_percent = 90;
+};
+
 struct Config {
   PoolSpec pool;
   std::string journal_directory;
@@ -43,7 +49,9 @@ struct Config {
   std::string scratch_directory;             // stateless volumes, beyond what memory takes
   uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
-  std::string log_level = "info";            // debug, info, warn, error
+  uint64_t nbd_dead_peer_s = 60;             // a TCP client that says nothing for so long is gone
+  SpaceLimits space{};
+  std::string log_level = "info";  // debug, info, warn, error
 
   static Config defaults(const Paths& paths);
 };

@@ -37,6 +37,10 @@ memory = "0"
 directory = "/mnt/scratch"
 [nbd]
 listen = ["127.0.0.1:10809", "[::1]:0"]
+dead_peer_s = 5
+[space]
+warn = 70
+critical = 95
 )",
                                    "squall.toml", kPaths);
   ASSERT_TRUE(config) << config.error().message();
@@ -50,6 +54,9 @@ listen = ["127.0.0.1:10809", "[::1]:0"]
   ASSERT_EQ(config->nbd_listen.size(), 2u);
   EXPECT_EQ(config->nbd_listen[0].port, 10809);
   EXPECT_EQ(config->nbd_listen[1].host, "::1");
+  EXPECT_EQ(config->nbd_dead_peer_s, 5u);
+  EXPECT_EQ(config->space.warn_percent, 70u);
+  EXPECT_EQ(config->space.critical_percent, 95u);
 }
 
 TEST(Config, ErrorsNameFileLineAndRemedy) {
@@ -65,6 +72,13 @@ TEST(Config, ErrorsNameFileLineAndRemedy) {
   EXPECT_NE(error_of("[nbd]\nlisten = [\"host\"]").find("write HOST:PORT"), std::string::npos);
   EXPECT_NE(error_of("[nbd]\nlisten = [\"h:70000\"]").find("write HOST:PORT"), std::string::npos);
   EXPECT_NE(error_of("[nbd]\nlisten = \"h:1\"").find("must be a list"), std::string::npos);
+  EXPECT_EQ(error_of("[space]\nwarn = 101"),
+            "squall.toml:2: space.warn: must be a whole number from 1 to 100");
+  EXPECT_EQ(error_of("[space]\nwarn = \"80%\""),
+            "squall.toml:2: space.warn: must be a whole number from 1 to 100");
+  EXPECT_EQ(error_of("[space]\nwarn = 95"),
+            "squall.toml:1: space.critical: 90 is below space.warn, 95");
+  EXPECT_NE(error_of("[nbd]\ndead_peer_s = 0").find("from 2 to 86400"), std::string::npos);
   EXPECT_NE(error_of("nbd = 3").find("write it as [nbd]"), std::string::npos);
   EXPECT_NE(error_of("pool = \"rados:vms\"").find("write file:DIR"), std::string::npos);
   EXPECT_NE(error_of("pool = ").find("squall.toml:1: not valid TOML"), std::string::npos);

@@ -21,6 +21,7 @@
 #include "api/http_server.h"
 #include "api/on_reactor.h"
 #include "api/rest.h"
+#include "api/space_watch.h"
 #include "base/log.h"
 #include "engine/file_engine.h"
 #include "export/admission.h"
@@ -103,13 +104,18 @@ void notify_service_manager(std::string_view state) {
 class Data : public RestHost {
  public:
   Data(Reactor& reactor, PosixFileSystem& files, PosixNetwork& network, const Config& config,
-       const Paths& paths)
+       const Paths& paths, const DaemonOptions& options)
       : reactor_(reactor),
         files_(files),
         network_(network),
         config_(config),
         paths_(paths),
-        admission_(reactor) {}
+        options_(options),
+        admission_(reactor),
+        space_watch_(config.space) {
+    space_timer_.context = this;
+    space_timer_.on_expire = [](Timer& timer) { static_cast<Data*>(timer.context)->watch_space(); };
+  }
 
   // Brings up the layers from the bottom; after an error, close() takes down those that are up.
   Task<Result<void>> open() {
@@ -122,6 +128,7 @@ class Data : public RestHost {
     nbd::NbdConfig nbd_config;
     nbd_config.endpoints.push_back({.unix_path = paths_.nbd_socket()});
     for (const Endpoint& endpoint : config_.nbd_listen) nbd_config.endpoints.push_back(endpoint);
+    nbd_config.dead_peer_s = config_.nbd_dead_peer_s;
     nbd_config.limits.connections_max = connections_max(nbd_config.limits.connections_max);
     nbd_ = std::make_unique<nbd::NbdServer>(reactor_, network_, *volumes_, admission_,
                                             std::move(nbd_config));
@@ -129,7 +136,10 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    check_executor_ = make_thread_executor(reactor_, "squall-check");
+    checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
+    watch_space();
     co_return Result<void>{};
   }
 
@@ -141,7 +151,10 @@ class Data : public RestHost {
     nbd_.reset();
   }
   Task<void> close() {
+    if (space_timer_.armed) reactor_.disarm(space_timer_);
     co_await close_exports();
+    if (checks_ != nullptr) co_await checks_->stop();
+    checks_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -153,6 +166,11 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  Result<uint64_t> start_check(CheckRequest request) override {
+    return checks_->start(request.rate_bytes_per_s);
+  }
+  Result<CheckStatus> check_status(uint64_t id) override { return checks_->status(id); }
+  void cancel_check(uint64_t id) override { checks_->cancel(id); }
   Task<void> disconnect_clients(std::string disk) override {
     return nbd_->disconnect_export(std::move(disk));
   }
@@ -175,6 +193,17 @@ class Data : public RestHost {
             .dedup_index_bytes = config_.dedup_index_bytes};
   }
 
+  CheckTarget check_target() {
+    return {.reactor = reactor_,
+            .executor = *check_executor_,
+            .segments = *engine_->segments,
+            .catalog = *engine_->meta,
+            .logs = *engine_->logs,
+            .pool = engine_->identity.id,
+            .files = &files_,
+            .journal_directory = config_.journal_directory};
+  }
+
   HostVolumesConfig volumes_config() const {
     HostVolumesConfig config;
     config.journal.directory = config_.journal_directory;
@@ -187,6 +216,7 @@ class Data : public RestHost {
     config.commit_bytes = std::min(config.commit_bytes, config_.journal_bytes / 8);
     config.quota_bytes = std::min(config.quota_bytes, config_.journal_bytes / 4);
     config.journal.id_if_new = Uuid::generate();
+    config.accept_journal_loss = options_.accept_journal_loss;
     config.scratch.fast_directory = is_tmpfs(paths_.run_dir) ? paths_.run_dir + "/scratch" : "";
     config.scratch.overflow_directory = config_.scratch_directory;
     config.scratch.fast_budget_bytes = config_.scratch_memory_bytes;
@@ -196,18 +226,25 @@ class Data : public RestHost {
   }
 
   NodeInfo node() const;
+  std::vector<SpaceMeasure> measure_space();
+  void watch_space();
 
   Reactor& reactor_;
   PosixFileSystem& files_;
   PosixNetwork& network_;
   const Config& config_;
   const Paths& paths_;
+  const DaemonOptions options_;
   int64_t started_s_ = 0;
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Executor> check_executor_;
+  std::unique_ptr<CheckJob> checks_;
   Admission admission_;
   std::unique_ptr<nbd::NbdServer> nbd_;
+  SpaceWatch space_watch_;
+  Timer space_timer_;
 };
 
 NodeInfo Data::node() const {
@@ -228,6 +265,57 @@ NodeInfo Data::node() const {
   return node;
 }
 
+SpaceMeasure measure(FileSystem& files, std::string name, const std::string& path) {
+  SpaceMeasure found{.name = std::move(name), .path = path, .needed_bytes = 1};
+  if (const auto space = files.space(path)) {
+    found.total_bytes = space->total_bytes;
+    found.available_bytes = space->available_bytes;
+  } else {
+    found.problem = space.error().message();
+  }
+  return found;
+}
+
+uint64_t allocated_in(FileSystem& files, const std::string& directory) {
+  uint64_t bytes = 0;
+  for (const std::string& name : files.list(directory).value_or(std::vector<std::string>{}))
+    if (const auto info = files.stat(directory + "/" + name)) bytes += info->allocated_bytes;
+  return bytes;
+}
+
+// The stores first, in the engine's order.
+std::vector<SpaceMeasure> Data::measure_space() {
+  std::vector<SpaceMeasure> measures;
+  for (const StoreInfo& store : engine_->segments->stores().value_or(std::vector<StoreInfo>{})) {
+    measures.push_back({.name = "store " + store.name,
+                        .path = store.path,
+                        .total_bytes = store.total_bytes,
+                        .available_bytes = store.available_bytes,
+                        .needed_bytes = HostVolumesConfig{}.reserve_bytes,
+                        .problem = store.problem,
+                        .advice = "remove volumes, snapshots or images, then run 'squall gc', or "
+                                  "add a store with 'squall init --store'"});
+  }
+  SpaceMeasure journal = measure(files_, "journal", config_.journal_directory);
+  // Its files are made once and used again and again: a disk that is full of them is no problem.
+  const uint64_t present = allocated_in(files_, config_.journal_directory);
+  journal.suffices = present + journal.available_bytes >= config_.journal_bytes;
+  journal.advice =
+      "the journal may not grow to its size, so bursts of writes wait sooner: free "
+      "space there, or set a smaller journal.size";
+  measures.push_back(std::move(journal));
+  SpaceMeasure scratch = measure(files_, "scratch", config_.scratch_directory);
+  scratch.advice = "stop stateless volumes that are no longer needed, or free space there";
+  measures.push_back(std::move(scratch));
+  return measures;
+}
+
+void Data::watch_space() {
+  constexpr uint64_t kIntervalNs = 2'000'000'000;
+  space_watch_.update(measure_space());
+  reactor_.arm(space_timer_, reactor_.now_ns() + kIntervalNs);
+}
+
 void fill_dedup_status(const DedupStats& dedup, StatusInfo& status) {
   status.dedup_blocks_seen = dedup.blocks_seen;
   status.dedup_blocks_shared = dedup.blocks_shared;
@@ -244,12 +332,14 @@ Task<Result<StatusInfo>> Data::status() {
   status.node = node();
   status.pool = config_.pool.to_string();
   status.pool_id = engine_->identity.id.to_string();
-  CO_TRY_ASSIGN(const auto stores, engine_->segments->stores());
-  for (const StoreInfo& store : stores) {
-    status.stores.push_back(
-        {store.name, store.path, store.total_bytes, store.available_bytes, store.available});
+  constexpr std::string_view kStore = "store ";
+  for (SpaceStatus& space : space_watch_.update(measure_space())) {
+    const bool is_store = space.name.starts_with(kStore);
+    if (is_store) space.name.erase(0, kStore.size());
+    (is_store ? status.stores : status.host_disks).push_back(std::move(space));
   }
-  CO_TRY_ASSIGN(const auto segments, co_await engine_->segments->list());
+  // With a store away there is no such list, and all the more need of a status.
+  const auto segments = (co_await engine_->segments->list()).value_or(std::vector<SegmentInfo>{});
   status.pool_segments = segments.size();
   for (const SegmentInfo& segment : segments) {
     status.pool_bytes += segment.size_bytes;
@@ -259,11 +349,13 @@ Task<Result<StatusInfo>> Data::status() {
   status.images = totals.images;
   status.volumes = totals.volumes;
   status.open_volumes = totals.open_volumes;
+  status.lost_volumes = totals.lost_volumes;
+  status.damaged_journal_reads = totals.damaged_journal_reads;
   status.dirty_bytes = totals.dirty_bytes;
   status.bytes_read = totals.bytes_read;
   status.bytes_written = totals.bytes_written;
   status.memory_bytes = resident_bytes();
-  CO_TRY_ASSIGN(const PoolStats pool, co_await pool_->stats());
+  const PoolStats pool = (co_await pool_->stats()).value_or(PoolStats{});
   status.cache_bytes = pool.cache.bytes;
   status.cache_hits = pool.cache.hits;
   status.cache_misses = pool.records_read;  // a look-up that misses may ask the cache twice
@@ -308,7 +400,7 @@ void set_up_logging(const std::string& level) {
 
 }  // namespace
 
-Result<void> run_daemon(const Config& config, const Paths& paths) {
+Result<void> run_daemon(const Config& config, const Paths& paths, const DaemonOptions& options) {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
@@ -325,7 +417,7 @@ Result<void> run_daemon(const Config& config, const Paths& paths) {
   std::thread reactor_thread([&reactor] { reactor->run(); });
   Result<void> served;
   {
-    Data data(*reactor, files, network, config, paths);
+    Data data(*reactor, files, network, config, paths, options);
     served = serve(*reactor, data, network, paths, signals);
     on_reactor(*reactor, [&data] { return data.close(); });
   }

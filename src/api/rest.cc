@@ -75,7 +75,7 @@ struct Call {
     const char* end = names[i].data() + names[i].size();
     const auto [stop, error] = std::from_chars(names[i].data(), end, value);
     if (error != std::errc() || stop != end) {
-      return fail(ErrorKind::kNotFound, "no import session '{}'", names[i]);
+      return fail(ErrorKind::kNotFound, "'{}' is not a number", names[i]);
     }
     return value;
   }
@@ -99,10 +99,13 @@ class RestSession : public HttpSession {
         LOG_WARN("api: aborting import session {}: {}", session, aborted.error().message());
       }
     }
+    for (const uint64_t id : checks_) cancel(id);
   }
 
   HttpResponse handle(const HttpRequest& request) override;
-  bool is_kept_open() const override { return !imports_.empty(); }
+  bool is_kept_open() const override {
+    return !imports_.empty() || !checks_.empty();
+  }
 
  private:
   struct Route {
@@ -153,6 +156,52 @@ class RestSession : public HttpSession {
       return fail(ErrorKind::kNotFound, "no import session {} on this connection", id);
     }
     return id;
+  }
+
+  // Checks belong to the connection that started them, as imports do.
+  HttpResponse start_check(const Call& call) {
+    const auto request = call.decode<CheckRequest>();
+    if (!request) return error_response(request.error());
+    const auto id = with_host<Result<uint64_t>>(
+        [r = *request](RestHost& host) { return host.start_check(r); });
+    if (!id) return error_response(id.error());
+    checks_.insert(*id);
+    return {201, wire::encode(CheckStarted{*id})};
+  }
+  HttpResponse show_check(const Call& call) {
+    const auto id = own_check(call);
+    if (!id) return error_response(id.error());
+    const auto status = with_host<Result<CheckStatus>>(
+        [id = *id](RestHost& host) { return host.check_status(id); });
+    if (!status || status->done) checks_.erase(*id);
+    return response(status);
+  }
+  HttpResponse cancel_check(const Call& call) {
+    const auto id = own_check(call);
+    if (!id) return error_response(id.error());
+    checks_.erase(*id);
+    cancel(*id);
+    return {204};
+  }
+  void cancel(uint64_t check) {
+    with_host<bool>([check](RestHost& host) {
+      host.cancel_check(check);
+      return true;
+    });
+  }
+  Result<uint64_t> own_check(const Call& call) const {
+    TRY_ASSIGN(const uint64_t id, call.number(0));
+    if (!checks_.contains(id)) {
+      return fail(ErrorKind::kNotFound, "no check {} runs on this connection", id);
+    }
+    return id;
+  }
+  // Calls the daemon on its reactor.
+  template <class T, class Call>
+  T with_host(Call call) {
+    return on_reactor(target_.reactor, [&host = target_.host, call = std::move(call)] {
+      return [](RestHost& host, Call call) -> Task<T> { co_return call(host); }(host, call);
+    });
   }
 
   HttpResponse list_volumes(const Call&) {
@@ -242,6 +291,7 @@ class RestSession : public HttpSession {
 
   const RestTarget target_;
   std::set<uint64_t> imports_;
+  std::set<uint64_t> checks_;
 };
 
 const std::span<const RestSession::Route> RestSession::kRoutes = [] {
@@ -265,6 +315,9 @@ const std::span<const RestSession::Route> RestSession::kRoutes = [] {
       Route{"GET", "/volumes/*/snapshots", &S::list_snapshots},
       Route{"POST", "/volumes/*/snapshots", &S::create_snapshot},
       Route{"DELETE", "/volumes/*/snapshots/*", &S::remove_snapshot},
+      Route{"POST", "/checks", &S::start_check},
+      Route{"GET", "/checks/*", &S::show_check},
+      Route{"DELETE", "/checks/*", &S::cancel_check},
       Route{"GET", "/status", &S::show_status},
       Route{"GET", "/nodes", &S::list_nodes},
       Route{"GET", "/nodes/*", &S::show_node},

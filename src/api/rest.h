@@ -16,6 +16,10 @@ class RestHost {
  public:
   virtual ~RestHost() = default;
   virtual Task<Result<StatusInfo>> status() = 0;
+  // Checks of the pool, one at a time.
+  virtual Result<uint64_t> start_check(CheckRequest request) = 0;
+  virtual Result<CheckStatus> check_status(uint64_t id) = 0;
+  virtual void cancel_check(uint64_t id) = 0;
   // Ends every client's connection to a disk.
   virtual Task<void> disconnect_clients(std::string disk) = 0;
 };

@@ -137,6 +137,9 @@ class RestRequests : public ::testing::Test {
  private:
   struct NoHost : RestHost {
     Task<Result<StatusInfo>> status() override { co_return StatusInfo{}; }
+    Result<uint64_t> start_check(CheckRequest) override { return 1; }
+    Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
+    void cancel_check(uint64_t) override {}
     Task<void> disconnect_clients(std::string) override { co_return; }
   };
   // Runs what is posted at once.

@@ -41,9 +41,13 @@ class TestControlServer : public RestHost {
   Task<Result<StatusInfo>> status() override {
     StatusInfo status;
     status.node.name = "here";
-    status.stores.push_back({"default", "/pool", 100, 50, true});
+    status.stores.push_back(
+        {.name = "default", .path = "/pool", .total_bytes = 100, .available_bytes = 50});
     co_return status;
   }
+  Result<uint64_t> start_check(CheckRequest) override { return 1; }
+  Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
+  void cancel_check(uint64_t) override {}
   Task<void> disconnect_clients(std::string disk) override {
     disconnected_ = std::move(disk);
     co_return;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "check/check_job.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -24,25 +25,32 @@ struct NodeInfo {
   std::vector<std::string> nbd_listen;  // HOST:PORT of each TCP address
 };
 
-struct StoreStatus {
-  std::string name;
+// A disk that Squall writes to.
+struct SpaceStatus {
+  std::string name;  // a store's name; "journal", "scratch"
   std::string path;
   uint64_t total_bytes = 0;
+  uint64_t used_bytes = 0;  // and what the file system keeps back
   uint64_t available_bytes = 0;
-  bool available = true;
+  uint64_t used_percent = 0;
+  std::string level;   // "ok", "warn", "critical", "full" (takes no writes), "away"
+  std::string advice;  // what to do; empty when all is well
 };
 
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
   std::string pool_id;
-  std::vector<StoreStatus> stores;
+  std::vector<SpaceStatus> stores;
+  std::vector<SpaceStatus> host_disks;  // journal and scratch
   uint64_t pool_segments = 0;
   uint64_t pool_bytes = 0;            // logical bytes of all segments
   uint64_t pool_allocated_bytes = 0;  // what they take on disk
   uint64_t images = 0;
   uint64_t volumes = 0;
   uint64_t open_volumes = 0;
+  uint64_t lost_volumes = 0;           // acknowledged data is gone: EIO until rolled back
+  uint64_t damaged_journal_reads = 0;  // since the daemon started
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
   uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
   uint64_t bytes_written = 0;
@@ -60,6 +68,13 @@ struct StatusInfo {
   uint64_t dedup_index_bytes = 0;
   uint64_t dedup_index_rate = 0;      // one block of so many is in the index; 0: off
   bool dedup_index_complete = false;  // false: still being read from the pool
+};
+
+struct CheckRequest {
+  uint64_t rate_bytes_per_s = 128 * kMiB;  // 0: as fast as it goes
+};
+struct CheckStarted {
+  uint64_t id = 0;
 };
 
 // Request bodies; POST /v1/volumes takes a CreateVolume.

@@ -52,6 +52,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("snapshots", x.snapshots);
   v("open", x.open);
   v("dirty_bytes", x.dirty_bytes);
+  v("lost", x.lost);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
 }
@@ -86,12 +87,15 @@ void describe(auto& v, NodeInfo& x) {
   v("nbd_listen", x.nbd_listen);
 }
 
-void describe(auto& v, StoreStatus& x) {
+void describe(auto& v, SpaceStatus& x) {
   v("name", x.name);
   v("path", x.path);
   v("total_bytes", x.total_bytes);
+  v("used_bytes", x.used_bytes);
   v("available_bytes", x.available_bytes);
-  v("available", x.available);
+  v("used_percent", x.used_percent);
+  v("level", x.level);
+  v("advice", x.advice);
 }
 
 void describe(auto& v, StatusInfo& x) {
@@ -99,12 +103,15 @@ void describe(auto& v, StatusInfo& x) {
   v("pool", x.pool);
   v("pool_id", x.pool_id);
   v("stores", x.stores);
+  v("host_disks", x.host_disks);
   v("pool_segments", x.pool_segments);
   v("pool_bytes", x.pool_bytes);
   v("pool_allocated_bytes", x.pool_allocated_bytes);
   v("images", x.images);
   v("volumes", x.volumes);
   v("open_volumes", x.open_volumes);
+  v("lost_volumes", x.lost_volumes);
+  v("damaged_journal_reads", x.damaged_journal_reads);
   v("dirty_bytes", x.dirty_bytes);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
@@ -121,6 +128,58 @@ void describe(auto& v, StatusInfo& x) {
   v("dedup_index_bytes", x.dedup_index_bytes);
   v("dedup_index_rate", x.dedup_index_rate);
   v("dedup_index_complete", x.dedup_index_complete);
+}
+
+void describe(auto& v, AffectedRange& x) {
+  v("object", x.object);
+  v("offset", x.offset);
+  v("length", x.length);
+}
+
+void describe(auto& v, Fault& x) {
+  v("kind", x.kind);
+  v("object", x.object);
+  v("segment", x.segment);
+  v("offset", x.offset);
+  v("length", x.length);
+  v("problem", x.problem);
+  v("advice", x.advice);
+  v("affected", x.affected);
+  v("affected_left_out", x.affected_left_out);
+}
+
+void describe(auto& v, CheckProgress& x) {
+  v("phase", x.phase);
+  v("percent", x.percent);
+  v("read_bytes", x.read_bytes);
+  v("faults", x.faults);
+}
+
+void describe(auto& v, CheckReport& x) {
+  v("faults", x.faults);
+  v("faults_left_out", x.faults_left_out);
+  v("roots", x.roots);
+  v("pages", x.pages);
+  v("segments", x.segments);
+  v("unsealed_segments", x.unsealed_segments);
+  v("records", x.records);
+  v("read_bytes", x.read_bytes);
+}
+
+void describe(auto& v, CheckStatus& x) {
+  v("id", x.id);
+  v("done", x.done);
+  v("progress", x.progress);
+  v("error", x.error);
+  v("report", x.report);
+}
+
+void describe(auto& v, CheckRequest& x) {
+  v("rate_bytes_per_s", x.rate_bytes_per_s);
+}
+
+void describe(auto& v, CheckStarted& x) {
+  v("id", x.id);
 }
 
 void describe(auto& v, CreateImageRequest& x) {
@@ -218,7 +277,8 @@ json::value to_json(const std::vector<T>& values) {
 
 template <class T>
 json::value to_json(const T& value) {
-  if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability>) {
+  if constexpr (std::same_as<T, CacheMode> || std::same_as<T, Durability> ||
+                std::same_as<T, FaultKind>) {
     return json::value(to_string(value));
   } else if constexpr (std::same_as<T, std::string>) {
     return json::value(valid_utf8(value));
@@ -266,6 +326,12 @@ Result<void> from_json(const json::value& value, CacheMode& to, UnknownFields) {
 Result<void> from_json(const json::value& value, Durability& to, UnknownFields) {
   if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
   TRY_ASSIGN(to, parse_durability(value.get_string()));
+  return {};
+}
+
+Result<void> from_json(const json::value& value, FaultKind& to, UnknownFields) {
+  if (!value.is_string()) return fail(ErrorKind::kInvalid, "must be a string");
+  TRY_ASSIGN(to, parse_fault_kind(value.get_string()));
   return {};
 }
 
@@ -357,6 +423,10 @@ SQUALL_WIRE_TYPE(ImportSession);
 SQUALL_WIRE_TYPE(NodeInfo);
 SQUALL_WIRE_TYPE(std::vector<NodeInfo>);
 SQUALL_WIRE_TYPE(StatusInfo);
+SQUALL_WIRE_TYPE(CheckRequest);
+SQUALL_WIRE_TYPE(CheckStarted);
+SQUALL_WIRE_TYPE(CheckStatus);
+SQUALL_WIRE_TYPE(CheckReport);
 SQUALL_WIRE_TYPE(CreateImageRequest);
 SQUALL_WIRE_TYPE(ImportRequest);
 SQUALL_WIRE_TYPE(ResizeRequest);

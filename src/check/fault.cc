@@ -9,34 +9,19 @@ namespace squall {
 namespace {
 // In a line for people; the rest is in the JSON form.
 constexpr size_t kRangesShown = 8;
+constexpr std::string_view kKinds[] = {"pool",   "catalog", "store",   "segment", "header", "record",
+                                       "footer", "trailer", "counter", "log",     "journal"};
+static_assert(std::size(kKinds) == static_cast<size_t>(FaultKind::kJournal) + 1);
 }  // namespace
 
 std::string_view to_string(FaultKind kind) {
-  switch (kind) {
-    case FaultKind::kPool:
-      return "pool";
-    case FaultKind::kCatalog:
-      return "catalog";
-    case FaultKind::kStore:
-      return "store";
-    case FaultKind::kSegment:
-      return "segment";
-    case FaultKind::kHeader:
-      return "header";
-    case FaultKind::kRecord:
-      return "record";
-    case FaultKind::kFooter:
-      return "footer";
-    case FaultKind::kTrailer:
-      return "trailer";
-    case FaultKind::kCounter:
-      return "counter";
-    case FaultKind::kLog:
-      return "log";
-    case FaultKind::kJournal:
-      return "journal";
-  }
-  return "unknown";
+  return kKinds[static_cast<size_t>(kind)];
+}
+
+Result<FaultKind> parse_fault_kind(std::string_view text) {
+  for (size_t i = 0; i < std::size(kKinds); ++i)
+    if (kKinds[i] == text) return static_cast<FaultKind>(i);
+  return fail(ErrorKind::kInvalid, "'{}' is no kind of fault", text);
 }
 
 std::string Fault::to_line() const {

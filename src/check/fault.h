@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "format/address.h"
 
 namespace squall {
@@ -25,6 +26,7 @@ enum class FaultKind : uint8_t {
   kJournal,  // the host's write log
 };
 std::string_view to_string(FaultKind kind);
+Result<FaultKind> parse_fault_kind(std::string_view text);
 
 // A range of a volume, snapshot or image that cannot be read.
 struct AffectedRange {

@@ -11,6 +11,7 @@
 #include "check/damage.h"
 #include "check/log_check.h"
 #include "check/root_walk.h"
+#include "journal/journal_check.h"
 
 namespace squall {
 
@@ -51,6 +52,7 @@ class PoolCheck {
   Task<Result<void>> mark_roots();
   Task<Result<void>> check_segments();
   Task<Result<void>> check_segment(SegmentInfo segment);
+  Task<Result<void>> check_host_journal();
   void note(const SegmentInfo& segment, const SegmentReport& report);
   void note_missing();
 
@@ -107,6 +109,7 @@ Task<Result<CheckReport>> PoolCheck::run() {
     progress("logs", kVolumesPercent + kSegmentsPercent);
     CO_TRY_ASSIGN(auto faults, co_await check_logs(target_.logs, target_.catalog, view_, pacer_));
     add_all(std::move(faults));
+    CO_TRY(co_await check_host_journal());
     progress("damage", kVolumesPercent + kSegmentsPercent);
     CO_TRY_ASSIGN(auto damage,
                   co_await damage_.confirm(target_.catalog, checker_, store_names_, stores_));
@@ -191,6 +194,30 @@ Task<Result<void>> PoolCheck::check_segments() {
     done_bytes += segment.allocated_bytes;
   }
   note_missing();
+  co_return Result<void>();
+}
+
+Task<Result<void>> PoolCheck::check_host_journal() {
+  if (target_.journal_directory.empty()) co_return Result<void>();
+  progress("journal", kVolumesPercent + kSegmentsPercent);
+  const auto totals = co_await check_journal(
+      target_.reactor, *target_.files, target_.journal_directory,
+      [this](const JournalProblem& problem) {
+        add({.kind = FaultKind::kJournal,
+             .object = fmt::format("journal file {}, offset {}", problem.file, problem.offset),
+             .offset = problem.offset,
+             .problem = problem.what,
+             .advice = "take a snapshot of every volume while squalld runs: that moves what the "
+                       "journal holds into the pool"});
+      });
+  if (totals) {
+    CO_TRY(co_await pacer_.spend(totals->bytes_read));
+    co_return Result<void>();
+  }
+  add({.kind = FaultKind::kJournal,
+       .object = "journal " + target_.journal_directory,
+       .problem = totals.error().message(),
+       .advice = "see whether its disk is there"});
   co_return Result<void>();
 }
 

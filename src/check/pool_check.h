@@ -1,5 +1,6 @@
 // check_pool: everything that a pool holds, verified: the catalog, every page of every root, every
-// segment with all its records, the logs of durability scope `pool`. Changes nothing.
+// segment with all its records, the logs of durability scope `pool`, and the host's journal. Changes
+// nothing.
 //
 // It runs on a pool in use as well as on one that nobody has open. What changes while it looks is
 // no fault: whatever seems wrong is looked at again in the catalog as it is then, and counts only
@@ -19,6 +20,7 @@
 #include "engine/log_store.h"
 #include "engine/meta_store.h"
 #include "engine/segment_store.h"
+#include "io/file_system.h"
 #include "pool/pacer.h"
 
 namespace squall {
@@ -31,10 +33,13 @@ struct CheckTarget {
   MetaStore& catalog;
   LogStore& logs;
   Uuid pool;
+  // The host's journal; empty: it is not checked.
+  FileSystem* files = nullptr;
+  std::string journal_directory;
 };
 
 struct CheckProgress {
-  std::string phase;  // "catalog", "volumes", "segments", "logs", "damage"
+  std::string phase;  // "catalog", "volumes", "segments", "logs", "journal", "damage"
   uint64_t percent = 0;
   uint64_t read_bytes = 0;
   uint64_t faults = 0;  // suspected so far

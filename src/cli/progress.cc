@@ -14,7 +14,7 @@ constexpr auto kFirstDraw = std::chrono::milliseconds(1000);
 constexpr auto kDrawInterval = std::chrono::milliseconds(200);
 constexpr const char* kEraseLine = "\r\033[K";
 
-void show(const std::string& line) {
+void draw_line(const std::string& line) {
   std::fputs((kEraseLine + line).c_str(), stderr);
   std::fflush(stderr);
 }
@@ -30,7 +30,19 @@ Progress::Progress(std::string title, bool enabled)
       next_draw_(started_ + kFirstDraw) {}
 
 Progress::~Progress() {
-  if (drawn_) show("");
+  if (drawn_) draw_line("");
+}
+
+StatusLine::StatusLine(bool enabled) : enabled_(enabled && is_terminal()) {}
+
+StatusLine::~StatusLine() {
+  if (drawn_) draw_line("");
+}
+
+void StatusLine::show(const std::string& text) {
+  if (!enabled_ || std::chrono::steady_clock::now() - started_ < kFirstDraw) return;
+  drawn_ = true;
+  draw_line(text);
 }
 
 void Progress::add(uint64_t bytes) {
@@ -54,7 +66,7 @@ void Progress::draw(std::chrono::steady_clock::time_point now) {
                           format_duration(left_ms));
     }
   }
-  show(line);
+  draw_line(line);
 }
 
 Waiting::Waiting(std::string title, bool enabled) {
@@ -83,9 +95,9 @@ void Waiting::tick(const std::string& title) {
     drawn = true;
     const auto gone = std::chrono::duration_cast<std::chrono::milliseconds>(
         std::chrono::steady_clock::now() - started);
-    show(fmt::format("{}  {}", title, format_duration(static_cast<uint64_t>(gone.count()))));
+    draw_line(fmt::format("{}  {}", title, format_duration(static_cast<uint64_t>(gone.count()))));
   }
-  if (drawn) show("");
+  if (drawn) draw_line("");
 }
 
 }  // namespace squall

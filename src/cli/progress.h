@@ -35,6 +35,22 @@ class Progress {
   bool drawn_ = false;
 };
 
+// A line that says what somebody else is at.
+class StatusLine {
+ public:
+  explicit StatusLine(bool enabled);
+  ~StatusLine();
+  StatusLine(const StatusLine&) = delete;
+  StatusLine& operator=(const StatusLine&) = delete;
+
+  void show(const std::string& text);
+
+ private:
+  const bool enabled_;
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  bool drawn_ = false;
+};
+
 // A line with the time gone by, while the caller waits for one answer.
 class Waiting {
  public:

@@ -16,6 +16,19 @@ std::string uptime(const NodeInfo& node) {
   return format_duration(static_cast<uint64_t>(seconds) * 1000);
 }
 
+void add_space(FieldList& fields, const Context& context, const std::string& kind,
+               const SpaceStatus& space) {
+  if (space.level == "away") {
+    fields.add(kind + space.name, fmt::format("{}: AWAY: {}", space.path, space.advice));
+    return;
+  }
+  std::string text =
+      fmt::format("{}: {} free of {}, {}% used", space.path, context.size(space.available_bytes),
+                  context.size(space.total_bytes), space.used_percent);
+  if (space.level != "ok") text += fmt::format(" ({}): {}", space.level, space.advice);
+  fields.add(kind + space.name, std::move(text));
+}
+
 std::string deduplication(const Context& context, const StatusInfo& status) {
   if (status.dedup_index_rate == 0) return "off";
   return fmt::format("{} saved, {} of {} blocks; index {}, {} entries, one of {} blocks{}",
@@ -37,18 +50,21 @@ Result<void> show_status(Context& context) {
                                  status.node.version, status.node.pid));
   fields.add("up for", uptime(status.node));
   fields.add("pool", status.pool + " " + status.pool_id);
-  for (const StoreStatus& store : status.stores) {
-    fields.add("store " + store.name, store.available
-                                          ? fmt::format("{}: {} free of {}", store.path,
-                                                        context.size(store.available_bytes),
-                                                        context.size(store.total_bytes))
-                                          : store.path + ": not available");
-  }
+  for (const SpaceStatus& store : status.stores) add_space(fields, context, "store ", store);
+  for (const SpaceStatus& disk : status.host_disks) add_space(fields, context, "", disk);
   fields.add("pool data",
              fmt::format("{} on disk in {} segments", context.size(status.pool_allocated_bytes),
                          status.pool_segments));
   fields.add("images", std::to_string(status.images));
   fields.add("volumes", fmt::format("{}, {} open", status.volumes, status.open_volumes));
+  if (status.lost_volumes > 0)
+    fields.add("LOST", fmt::format("acknowledged writes of {} volumes are gone: roll them back; see: "
+                                   "squall volume list",
+                                   status.lost_volumes));
+  if (status.damaged_journal_reads > 0)
+    fields.add("damaged", fmt::format("{} reads of the journal failed their checksum: check its disk, "
+                                      "then see: squall check",
+                                      status.damaged_journal_reads));
   fields.add("dirty", context.size(status.dirty_bytes) + " in the journal, not yet in the pool");
   fields.add("read", context.size(status.bytes_read));
   fields.add("written", context.size(status.bytes_written));

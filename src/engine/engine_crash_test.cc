@@ -41,9 +41,11 @@ std::vector<LossPolicy> policies(const SimDisk& disk, uint64_t point) {
   return all;
 }
 
-std::unique_ptr<SqliteMetaStore> open_catalog(SimReactor& reactor, bool create) {
+std::unique_ptr<SqliteMetaStore> open_catalog(SimReactor& reactor, bool create,
+                                              uint64_t reserve_bytes = 0) {
   auto database = SqliteDatabase::open(reactor.files(), kCatalog, create);
   if (!database) return nullptr;
+  if (reserve_bytes > 0) (*database)->keep_reserve(reserve_bytes);
   return std::make_unique<SqliteMetaStore>(reactor, std::move(*database),
                                            std::make_unique<InlineExecutor>(reactor));
 }
@@ -115,6 +117,7 @@ struct Workload {
   int transactions;
   size_t value_bytes;
   uint64_t step;  // between crash points
+  uint64_t reserve_bytes = 0;
 };
 
 SimDisk fresh_catalog() {
@@ -137,7 +140,7 @@ void crash_everywhere(const SimDisk& base, const Writers& writers, const Workloa
         disk.kill_process_after(point);
       else
         disk.cut_power_after(point);
-      auto store = open_catalog(reactor, false);
+      auto store = open_catalog(reactor, false, work.reserve_bytes);
       if (store != nullptr) {
         run_writers(reactor, *store, told, work.transactions, work.value_bytes);
         run_task(reactor, store->close());
@@ -166,6 +169,10 @@ TEST(CatalogCrashTest, TransactionsOfManyPages) {
   crash_everywhere(fresh_catalog(), {{"p", {}}, {"q", {}}}, {3, 9000, 3});
 }
 
+TEST(CatalogCrashTest, WithAReserve) {
+  crash_everywhere(fresh_catalog(), {{"p", {}}, {"q", {}}}, {5, 3000, 1, 128 * kKiB});
+}
+
 TEST(CatalogCrashTest, KilledProcess) {
   crash_everywhere(fresh_catalog(), {{"p", {}}, {"q", {}}}, {4, 3000, 5}, /*kill_only=*/true);
 }
@@ -191,6 +198,7 @@ TEST(CatalogCrashTest, DuringACheckpoint) {
   Writers writers = {{"p", {}}, {"q", {}}};
   const SimDisk disk = catalog_before_checkpoint(writers);
   crash_everywhere(disk, writers, {4, 50000, 41});
+  crash_everywhere(disk, writers, {4, 50000, 83, 512 * kKiB});
 }
 
 // Works on a clone of `base` while syncs fail, then ends the process one way or the other.

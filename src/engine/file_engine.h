@@ -43,6 +43,7 @@ Result<PoolIdentity> init_file_pool(FileSystem& file_system, const std::string& 
 
 struct FileEngineOptions {
   uint64_t lock_wait_ms = 5000;
+  uint64_t catalog_reserve_bytes = 8 * kMiB;  // of disk space, for removals when there is no other
   DirectorySegmentStoreOptions segments;
   ExecutorFactory make_executor = make_thread_executor;
 };

@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "base/log.h"
+
 namespace squall {
 namespace {
 
@@ -36,8 +38,13 @@ Result<PoolLock> PoolLock::acquire(FileSystem& file_system, const std::string& p
                 "pool {} is in use by {}; use that daemon, or stop it first (waited {} ms)",
                 pool_directory, holder(file_system, path), wait_ms);
   }
-  TRY(file_system.truncate(handle, 0));
-  TRY(file_system.write(handle, as_bytes(this_process()), 0));
+  // For messages only: a disk that is full must not keep the pool closed. Written before it is cut,
+  // since the block is there and a new one may not be had.
+  const std::string name = this_process();
+  auto written = file_system.write(handle, as_bytes(name), 0);
+  if (written) written = file_system.truncate(handle, name.size());
+  if (!written)
+    LOG_WARN("pool {}: LOCK not written: {}", pool_directory, written.error().message());
   return lock;
 }
 

@@ -11,6 +11,8 @@
 
 #include <sqlite3.h>
 
+#include <array>
+
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -111,7 +113,52 @@ SqliteDatabase::~SqliteDatabase() {
   for (Statement* statement :
        {&begin_, &commit_, &rollback_, &get_, &list_, &put_, &delete_, &mark_})
     statement->reset();
+  const bool wal_is_done = reserve_bytes_ > 0 && checkpoint_all();
   CHECK(sqlite3_close(connection_) == SQLITE_OK);
+  // The WAL stays for its space. Without a header it means nothing any more: somebody may put a
+  // copy of the database back.
+  if (!wal_is_done) return;
+  FileSystem& files = vfs_.file_system();
+  if (const auto handle = files.open(path_ + "-wal", {.write = true})) {
+    const std::array<std::byte, 32> no_header{};
+    (void)files.write(*handle, ConstBytes(no_header), 0);
+    files.close(*handle);
+  }
+}
+
+// Whether everything in the WAL is in the database, durably.
+bool SqliteDatabase::checkpoint_all() {
+  int pages = -1, moved = -1;
+  const int code =
+      sqlite3_wal_checkpoint_v2(connection_, nullptr, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+  return code == SQLITE_OK && pages == moved;
+}
+
+void SqliteDatabase::keep_reserve(uint64_t bytes) {
+  reserve_bytes_ = bytes;
+  vfs_.set_database_reserve_bytes(bytes / 4);
+  auto extended = extend_reserve();
+  if (!extended && !reserve_is_short_)
+    LOG_WARN("catalog: its reserve cannot be set apart: {}", extended.error().message());
+  reserve_is_short_ = !extended;
+}
+
+Result<void> SqliteDatabase::extend_reserve() {
+  TRY_ASSIGN(const int64_t pages, query_integer("PRAGMA page_count"));
+  TRY_ASSIGN(const int64_t page_bytes, query_integer("PRAGMA page_size"));
+  const uint64_t database_bytes = static_cast<uint64_t>(pages * page_bytes) + reserve_bytes_ / 4;
+  FileSystem& files = vfs_.file_system();
+  for (const auto& [path, bytes] :
+       {std::pair(path_ + "-wal", reserve_bytes_), std::pair(path_, database_bytes)}) {
+    TRY_ASSIGN(const int handle, files.open(path, {.write = true}));
+    auto info = files.info(handle);
+    Result<void> allocated;
+    if (info && info->size < bytes) allocated = files.allocate(handle, bytes);
+    files.close(handle);
+    TRY(info);
+    TRY(allocated);
+  }
+  return {};
 }
 
 Result<void> SqliteDatabase::connect(bool create) {
@@ -330,6 +377,7 @@ void SqliteDatabase::checkpoint_if_due() {
     // The next commit starts the WAL from its beginning.
     wal_pages_ = 0;
     checkpoint_at_pages_ = kCheckpointPages;
+    if (reserve_bytes_ > 0) keep_reserve(reserve_bytes_);
     return;
   }
   checkpoint_at_pages_ = wal_pages_ + kCheckpointPages;

@@ -59,6 +59,11 @@ class SqliteDatabase {
   // failure loses nothing: the WAL grows, and it is tried again later.
   void checkpoint_if_due();
 
+  // Sets so many bytes of disk space apart for the WAL, and a quarter of it for the database, so
+  // that transactions that write little, such as the removals that make room, go through on a full
+  // disk. What cannot be had now is tried again after each checkpoint.
+  void keep_reserve(uint64_t bytes);
+
   const std::string& path() const { return path_; }
 
  private:
@@ -79,6 +84,8 @@ class SqliteDatabase {
   Result<void> execute(const char* sql);
   Result<int64_t> query_integer(const char* sql);
   Result<void> overwrite_failed_commit();
+  Result<void> extend_reserve();
+  bool checkpoint_all();
   std::unexpected<Error> failure(int code, std::string_view operation);
 
   SqliteVfs vfs_;
@@ -88,6 +95,8 @@ class SqliteDatabase {
   int wal_pages_ = 0;            // in the WAL after the last commit
   int checkpoint_at_pages_ = 0;  // when the next checkpoint is due
   bool commit_failed_ = false;
+  uint64_t reserve_bytes_ = 0;
+  bool reserve_is_short_ = false;  // and that was said
 };
 
 }  // namespace squall

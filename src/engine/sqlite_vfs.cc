@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -27,6 +28,7 @@ struct VfsFile {
   int handle;
   // The file was created by open: its name becomes durable with the first sync.
   bool name_unsynced;
+  bool is_database;  // not its WAL
   std::string* path;
 };
 
@@ -68,8 +70,18 @@ int file_write(sqlite3_file* file, const void* from, int length, sqlite3_int64 o
   return done ? SQLITE_OK : failed(*self->vfs, done.error(), SQLITE_IOERR_WRITE);
 }
 
+// A checkpoint cuts the database to the pages it has; what lies behind them is the reserve, which
+// stays. SQLite goes by the page count in the header, as with its own SQLITE_FCNTL_CHUNK_SIZE.
 int file_truncate(sqlite3_file* file, sqlite3_int64 size) {
   VfsFile* self = file_of(file);
+  if (const uint64_t reserve = self->vfs->database_reserve_bytes();
+      self->is_database && reserve > 0) {
+    auto info = self->vfs->file_system().info(self->handle);
+    if (!info) return failed(*self->vfs, info.error(), SQLITE_IOERR_TRUNCATE);
+    const auto end = std::min(info->size, static_cast<uint64_t>(size) + reserve);
+    size = static_cast<sqlite3_int64>(std::max(end, static_cast<uint64_t>(size)));
+    if (info->size == static_cast<uint64_t>(size)) return SQLITE_OK;
+  }
   auto done = self->vfs->file_system().truncate(self->handle, static_cast<uint64_t>(size));
   return done ? SQLITE_OK : failed(*self->vfs, done.error(), SQLITE_IOERR_TRUNCATE);
 }
@@ -104,8 +116,11 @@ int file_check_reserved(sqlite3_file*, int* reserved) {
   *reserved = 0;
   return SQLITE_OK;
 }
-int file_control(sqlite3_file*, int, void*) {
-  return SQLITE_NOTFOUND;
+// The WAL stays when the database is closed: its space may not be there to be had again.
+int file_control(sqlite3_file* file, int operation, void* argument) {
+  if (operation != SQLITE_FCNTL_PERSIST_WAL) return SQLITE_NOTFOUND;
+  *static_cast<int*>(argument) = file_of(file)->vfs->database_reserve_bytes() > 0 ? 1 : 0;
+  return SQLITE_OK;
 }
 int file_sector_size(sqlite3_file*) {
   return kSectorSizeBytes;
@@ -147,6 +162,7 @@ int vfs_open(sqlite3_vfs* vfs, const char* path, sqlite3_file* file, int flags, 
                            .vfs = &self,
                            .handle = *handle,
                            .name_unsynced = !existed,
+                           .is_database = (flags & SQLITE_OPEN_MAIN_DB) != 0,
                            .path = new std::string(path)};
   if (out_flags != nullptr) *out_flags = flags;
   return SQLITE_OK;

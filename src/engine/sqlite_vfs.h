@@ -32,11 +32,17 @@ class SqliteVfs {
   std::optional<Error> take_error() { return std::exchange(error_, std::nullopt); }
   void note_error(const Error& error) { error_ = error; }
 
+  // So much behind the database's last page is not given back by a checkpoint; 0: nothing is, and
+  // the WAL goes when the database is closed.
+  void set_database_reserve_bytes(uint64_t bytes) { database_reserve_bytes_ = bytes; }
+  uint64_t database_reserve_bytes() const { return database_reserve_bytes_; }
+
  private:
   FileSystem& file_system_;
   std::string name_;
   std::unique_ptr<sqlite3_vfs> vfs_;
   std::optional<Error> error_;
+  uint64_t database_reserve_bytes_ = 0;
 };
 
 }  // namespace squall

@@ -41,6 +41,9 @@ class Network {
   // True when the other end has closed or reset (bytes may still be unread).
   virtual bool is_hung_up(int handle) = 0;
   virtual void set_no_delay(int handle) = 0;
+  // A connection whose other end gives no sign of life for so long, sent to or not, ends with an
+  // error: the host there lost power or its network. Nothing to do on a unix socket.
+  virtual void give_up_after(int handle, uint64_t silence_s) = 0;
   // Both directions; unread bytes are discarded. Pending operations end.
   virtual void shutdown(int handle) = 0;
   virtual void close(int handle) = 0;

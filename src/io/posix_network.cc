@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -244,6 +245,20 @@ void PosixNetwork::set_no_delay(int handle) {
   const int on = 1;
   // Refused by unix sockets, which have no such delay.
   (void)::setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+// Probes begin after half of the time, three of them in the rest. TCP_USER_TIMEOUT is the same for
+// a reply that is not acknowledged, which would otherwise be sent again for a quarter of an hour.
+void PosixNetwork::give_up_after(int handle, uint64_t silence_s) {
+  const auto set = [handle](int level, int option, uint64_t value) {
+    const int number = static_cast<int>(value);
+    (void)::setsockopt(handle, level, option, &number, sizeof number);  // refused by unix sockets
+  };
+  set(IPPROTO_TCP, TCP_KEEPIDLE, std::max<uint64_t>(1, silence_s / 2));
+  set(IPPROTO_TCP, TCP_KEEPINTVL, std::max<uint64_t>(1, silence_s / 6));
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, silence_s * 1000);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 // After SHUT_RD the kernel still hands out what it had received, so that is drained here; nothing

@@ -19,6 +19,7 @@ class PosixNetwork final : public Network {
   Result<PeerIdentity> peer(int handle) override;
   bool is_hung_up(int handle) override;
   void set_no_delay(int handle) override;
+  void give_up_after(int handle, uint64_t silence_s) override;
   // A kRecv whose completion the reactor has already fetched may still deliver its bytes; every
   // later one gives 0 or an error.
   void shutdown(int handle) override;

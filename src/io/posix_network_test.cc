@@ -80,7 +80,8 @@ TEST_F(PosixNetworkTest, UnixSocketConnectsAndKnowsItsPeer) {
   EXPECT_TRUE(peer.is_unix);
   EXPECT_EQ(peer.pid, ::getpid());
   EXPECT_EQ(peer.uid, ::getuid());
-  network_.set_no_delay(server);  // means nothing here and does no harm
+  network_.set_no_delay(server);  // these mean nothing here and do no harm
+  network_.give_up_after(server, 30);
   EXPECT_FALSE(network_.bound_port(listener));
   for (const int handle : {client, server, listener}) network_.close(handle);
 }
@@ -131,6 +132,11 @@ TEST_F(PosixNetworkTest, TcpListensOnAFreePortAndNamesThePeer) {
     EXPECT_FALSE(peer.is_unix);
     EXPECT_EQ(peer.address, target);
     network_.set_no_delay(server);
+    network_.give_up_after(server, 30);
+    int on = 0;
+    socklen_t length = sizeof on;
+    ASSERT_EQ(::getsockopt(server, SOL_SOCKET, SO_KEEPALIVE, &on, &length), 0);
+    EXPECT_EQ(on, 1);
     const auto taken = network_.listen({.host = host, .port = port});
     ASSERT_FALSE(taken);
     EXPECT_EQ(taken.error().kind(), ErrorKind::kBusy);

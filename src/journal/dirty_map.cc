@@ -64,11 +64,19 @@ void DirtyMap::relocate(const JournalRecord& record, JournalPlace place) {
        ++it) {
     Entry& entry = it->second;
     if (entry.sequence != record.sequence) continue;
+    CHECK(entry.place.file != nullptr);
     --entry.place.file->live;
     ++place.file->live;
     entry.place = place;
     if (!entry.zero) entry.place.position += it->first - record.offset;
   }
+}
+
+bool DirtyMap::refers_to(const JournalRecord& record) const {
+  const uint64_t end = record.offset + record.length;
+  for (auto it = entries_.lower_bound(record.offset); it != entries_.end() && it->first < end; ++it)
+    if (it->second.sequence == record.sequence) return true;
+  return false;
 }
 
 void DirtyMap::merge_under(DirtyMap& older) {

@@ -41,6 +41,8 @@ class DirtyMap {
   void insert(const JournalRecord& record, JournalPlace place);
   // Where the map still points at this very record, it points at `place` from now on.
   void relocate(const JournalRecord& record, JournalPlace place);
+  // Whether any of the record's content is still the newest.
+  bool refers_to(const JournalRecord& record) const;
   // Takes over what `older` has where this map has nothing; `older` is empty afterwards.
   void merge_under(DirtyMap& older);
   // Forgets [begin, end).

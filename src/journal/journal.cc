@@ -58,7 +58,7 @@ Task<Result<uint64_t>> Journal::append(RecordType type, uint64_t volume_id, uint
   pending.payload = payload;
   pending.path = path;
   Pending* self = &pending;
-  const bool at_once = path == JournalPath::kCached && !writing_ && queue_.empty() &&
+  const bool at_once = path == JournalPath::kCached && !tail_is_owned() && queue_.empty() &&
                        fits(*files_.back(), record_bytes(payload.size()), 1);
   if (at_once) {
     if (auto written = write_cached({&self, 1}); !written)
@@ -67,7 +67,7 @@ Task<Result<uint64_t>> Journal::append(RecordType type, uint64_t volume_id, uint
     co_return pending.header.sequence;
   }
   queue_.push_back(self);
-  if (!writing_) {
+  if (!tail_is_owned()) {
     writing_ = true;
     spawn(run_queue());
   }
@@ -112,6 +112,7 @@ Task<void> Journal::run_queue() {
     std::vector<Pending*> batch = take_batch(direct);
     if (batch.empty()) {
       if (auto rolled = co_await roll(files_.back()->last_sequence); !rolled) {
+        if (rescue_waits_) break;  // it starts the queue again
         Pending* first = queue_.front();
         queue_.pop_front();
         fail_batch({&first, 1}, rolled.error());
@@ -251,74 +252,6 @@ void Journal::fail_batch(std::span<Pending*> batch, const Error& error) {
   }
 }
 
-// ---- reads ----
-
-Task<Result<void>> Journal::read(JournalPlace place, Bytes to) {
-  JournalFile& file = *place.file;
-  ++file.pins;
-  auto done = co_await read_verified(file, place.position, to);
-  if (--file.pins == 0) reclaim();
-  co_return done;
-}
-
-// Whole pieces are read, since those have sums; a request that begins or ends within one goes
-// through a buffer.
-Task<Result<void>> Journal::read_verified(JournalFile& file, uint64_t position, Bytes to) {
-  constexpr uint64_t kPiece = PayloadSums::kPieceBytes;
-  const size_t payload = file.payloads.find(position, to.size());
-  if (!file.payloads.is_known(payload)) CO_TRY(co_await learn_payload(file, payload));
-  const uint64_t origin = file.payloads.position(payload);
-  const uint64_t skip = position - origin;
-  const uint64_t begin = round_down(skip, kPiece);
-  const uint64_t end = std::min<uint64_t>(round_up(skip + to.size(), kPiece),
-                                          file.payloads.bytes(payload));
-  std::vector<std::byte> buffer;
-  Bytes pieces = to;
-  if (end - begin != to.size()) {
-    buffer.resize(end - begin);
-    pieces = buffer;
-  }
-  const int got = co_await io_read(reactor_, file.cached_handle, pieces, origin + begin);
-  if (got < 0)
-    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
-  if (static_cast<size_t>(got) != pieces.size() ||
-      !file.payloads.matches(payload, begin, pieces))
-    co_return std::unexpected(damaged(file, position));
-  if (!buffer.empty()) std::memcpy(to.data(), pieces.data() + (skip - begin), to.size());
-  co_return Result<void>{};
-}
-
-// A record that start-up knows from the file's index only: verified whole, once.
-Task<Result<void>> Journal::learn_payload(JournalFile& file, size_t payload) {
-  const uint64_t position = file.payloads.position(payload);
-  std::vector<std::byte> bytes(kRecordHeaderBytes + file.payloads.bytes(payload));
-  const int got =
-      co_await io_read(reactor_, file.cached_handle, bytes, position - kRecordHeaderBytes);
-  if (got < 0)
-    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
-  std::optional<JournalRecord> record;
-  if (static_cast<size_t>(got) == bytes.size())
-    record = journal_format::decode_record(bytes, file.seed);
-  if (!record || record->type != RecordType::kWrite ||
-      record->payload_bytes != file.payloads.bytes(payload))
-    co_return std::unexpected(damaged(file, position));
-  file.payloads.learn(payload, ConstBytes(bytes).subspan(kRecordHeaderBytes));
-  co_return Result<void>{};
-}
-
-Error Journal::damaged(const JournalFile& file, uint64_t position) {
-  ++stats_.damaged_reads;
-  Error error(ErrorKind::kCorrupt,
-              fmt::format("journal: {} at {}: the data there fails its checksum; check the disk, and "
-                          "overwrite it or roll the volume back",
-                          file.path, position),
-              EIO);
-  LOG_ERROR("{}", error.message());
-  return error;
-}
-
-// ---- syncs ----
-
 Task<Result<void>> Journal::flush() {
   auto pass = gate_.enter();
   if (!pass) co_return fail(ErrorKind::kCancelled, "journal: stopping");
@@ -371,109 +304,6 @@ Task<Result<void>> Journal::sync_round() {
   }
   durable_ = std::max(durable_, end);
   proven_ = std::max(proven_, end_there);
-  co_return Result<void>{};
-}
-
-// After a failed sync, what the kernel says of those pages is worth nothing. Every record beyond
-// the durable part is read back, checked and written to new files, whose starts say that the log
-// before them ends at the durable part.
-Task<Result<void>> Journal::rescue(const Error& error) {
-  LOG_ERROR("{}", error.message());
-  while (writing_) co_await idle_.wait();
-  writing_ = true;
-  for (auto& file : files_) {
-    if (!file->unsynced) continue;
-    file->unsynced = false;
-    file->sealed = file->poisoned = true;
-  }
-  std::vector<JournalFile*> old;
-  for (auto& file : files_) {
-    if (file->last_sequence <= durable_) continue;
-    ++file->pins;
-    old.push_back(file.get());
-  }
-  Result<void> outcome = co_await copy_beyond(durable_, old);
-  const uint64_t end = landed_;
-  for (auto& file : files_) {
-    if (!outcome || !file->unsynced) continue;
-    file->unsynced = false;
-    if (const int result = co_await io_sync(reactor_, file->cached_handle); result < 0)
-      outcome = fail_errno(-result, "journal: sync of {} failed again", file->path);
-  }
-  for (JournalFile* file : old) --file->pins;
-  if (outcome) {
-    durable_ = std::max(durable_, end);
-    proven_ = files_.back()->last_sequence;
-  } else {
-    failed_ = outcome.error().wrap(
-        "journal: gave up after a failed sync; replace the disk, then restart squalld");
-    LOG_ERROR("{}", failed_->message());
-  }
-  reclaim();
-  writing_ = false;
-  idle_.wake_all();
-  if (!queue_.empty()) {
-    writing_ = true;
-    spawn(run_queue());
-  }
-  if (failed_) co_return std::unexpected(*failed_);
-  co_return Result<void>{};
-}
-
-// The starts that end the log before the copies come last, and the last file's first: whenever the
-// daemon is killed, either the old places count or complete copies do.
-Task<Result<void>> Journal::copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old) {
-  CopyFiles copies;
-  CO_TRY(co_await begin_copy_file(keep_from, copies));
-  for (JournalFile* file : old) {
-    const std::vector<IndexEntry> entries = file->entries;
-    for (const IndexEntry& entry : entries)
-      if (entry.record.sequence > keep_from) CO_TRY(co_await copy_record(*file, entry, copies));
-  }
-  for (auto it = copies.rbegin(); it != copies.rend(); ++it)
-    CO_TRY(write_start(*it->first, it->second));
-  co_return Result<void>{};
-}
-
-Task<Result<void>> Journal::begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies) {
-  CO_TRY(co_await roll(landed_));
-  files_.back()->last_sequence = previous_last_sequence;
-  copies.emplace_back(files_.back().get(), previous_last_sequence);
-  co_return Result<void>{};
-}
-
-Task<Result<void>> Journal::copy_record(JournalFile& from, const IndexEntry& entry,
-                                        CopyFiles& copies) {
-  auto found = sinks_.find(entry.record.volume_id);
-  if (found == sinks_.end()) co_return Result<void>{};
-  const uint64_t size = record_bytes(entry.record.payload_bytes);
-  std::vector<std::byte> bytes(size);
-  const int got = co_await io_read(reactor_, from.cached_handle, bytes, entry.position);
-  std::optional<JournalRecord> header;
-  if (got == static_cast<int>(size)) header = journal_format::decode_record(bytes, from.seed);
-  found = sinks_.find(entry.record.volume_id);
-  if (found == sinks_.end()) co_return Result<void>{};
-  if (!header || *header != entry.record) {
-    LOG_ERROR("journal: record {} of volume {} was lost by the failed sync", entry.record.sequence,
-              entry.record.volume_id);
-    found->second->lost(entry.record);
-    co_return Result<void>{};
-  }
-  if (!fits(*files_.back(), size, 1))
-    CO_TRY(co_await begin_copy_file(files_.back()->last_sequence, copies));
-  JournalFile& to = *files_.back();
-  const ConstBytes payload =
-      ConstBytes(bytes).subspan(kRecordHeaderBytes, entry.record.payload_bytes);
-  journal_format::encode_record_header(*header, payload, to.seed,
-                                       Bytes(bytes).first(kRecordHeaderBytes));
-  to.unsynced = true;
-  CO_TRY(fs_.write(to.cached_handle, ConstBytes(bytes), to.tail));
-  const uint64_t position = to.tail;
-  to.tail += size;
-  to.last_sequence = entry.record.sequence;
-  to.entries.push_back({*header, position});
-  if (!payload.empty()) to.payloads.add(position + kRecordHeaderBytes, payload);
-  found->second->relocated(*header, {&to, position + kRecordHeaderBytes});
   co_return Result<void>{};
 }
 

@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -42,6 +43,8 @@ struct JournalConfig {
   uint64_t min_generation = 0;  // the generation opened is higher, whatever the files say
   Uuid id_if_new;               // identity of a journal that does not exist yet
   uint64_t lock_wait_ms = 5000;
+  // Who waits for space in a journal that none was freed in for so long gets ENOSPC.
+  uint64_t stall_ms = 120'000;
   // Told of what was durable and is damaged, before anything is changed; `id` is the journal's, nil
   // when no file is left that says it. OK: the log goes on without what is lost. Without this
   // function a damaged journal does not open.
@@ -81,16 +84,20 @@ struct JournalPlace {
 
 enum class JournalPath : uint8_t { kCached, kDirect };
 
-// A volume's side of the journal. Called in sequence order, from inside the journal: no suspension,
-// no calls back into it.
+// A volume's side of the journal. Called in sequence order, from inside the journal: no suspension
+// (but in record_loss), no calls back into it.
 class JournalSink {
  public:
   virtual ~JournalSink() = default;
   virtual void landed(const JournalRecord& record, JournalPlace place) = 0;
   // The record's bytes now lie at `place` instead.
   virtual void relocated(const JournalRecord& record, JournalPlace place) = 0;
-  // The record's bytes are gone (failed sync, page dropped): the volume must fail from now on.
-  virtual void lost(const JournalRecord& record) = 0;
+  // The record's bytes are gone (failed sync, page dropped). True when the volume needs them: it
+  // fails from now on.
+  virtual bool lost(const JournalRecord& record) = 0;
+  // After such losses: makes them known durably, before the journal hides the gap. Waits for
+  // nothing that may wait for the journal.
+  virtual Task<Result<void>> record_loss() = 0;
 };
 
 struct JournalStats {
@@ -114,8 +121,10 @@ class Journal {
   ~Journal();
 
   // Appends need an admission of at least their size first; it is spent by the append.
-  // admit waits until there is space; kNoSpace when there can be none, kCancelled when stopping.
+  // admit waits until there is space; kNoSpace when none came for long, kCancelled when stopping.
   Task<Result<void>> admit(uint64_t payload_bytes);
+  // Lets those who wait in admit see how long they have waited; called now and then.
+  void recheck_admissions() { admission_.wake_all(); }
   // Ends every admit that waits, and all later ones, with kCancelled.
   void refuse_admissions();
   // Whether a writer waits in admit.
@@ -188,6 +197,9 @@ class Journal {
                             LogEnd& end);
   Task<void> look_beyond(LogEnd end, std::vector<uint64_t> limits);
   Task<Result<void>> settle_damage(bool id_known);
+  void take_back_unused();
+  Task<void> recycle_idle_log();
+  void keep_as_spare(std::unique_ptr<JournalFile> file);
   Task<Result<void>> start_generation(uint64_t previous_last_sequence);
 
   // journal_files.cc: the life of files
@@ -207,21 +219,28 @@ class Journal {
   void close_file(JournalFile& file, bool remove);
   uint64_t free_bytes() const;
 
-  // journal.cc: appends, syncs, reads
+  // journal_read.cc
   Task<Result<void>> read_verified(JournalFile& file, uint64_t position, Bytes to);
   Task<Result<void>> learn_payload(JournalFile& file, size_t payload);
   Error damaged(const JournalFile& file, uint64_t position);
+
+  // journal.cc: appends and syncs
   bool fits(const JournalFile& file, uint64_t bytes, uint64_t records) const;
   Result<void> write_cached(std::span<Pending*> batch);
   Task<Result<void>> write_direct(std::span<Pending*> batch);
   Task<void> run_queue();
   std::vector<Pending*> take_batch(bool& direct);
+  bool tail_is_owned() const { return writing_ || rescue_waits_; }
   void place(std::span<Pending*> batch, JournalFile& file, uint64_t position);
   void claim_durable(Pending& pending) const;
   void land(std::span<Pending*> batch);
   void fail_batch(std::span<Pending*> batch, const Error& error);
   Task<Result<void>> sync_round();
-  Task<Result<void>> rescue(const Error& error);
+
+  // journal_rescue.cc
+  Task<Result<void>> rescue(Error error);
+  Task<void> take_the_tail();
+  void give_back_the_tail();
   using CopyFiles = std::vector<std::pair<JournalFile*, uint64_t>>;  // and what comes before each
   Task<Result<void>> copy_beyond(uint64_t keep_from, const std::vector<JournalFile*>& old);
   Task<Result<void>> begin_copy_file(uint64_t previous_last_sequence, CopyFiles& copies);
@@ -252,7 +271,9 @@ class Journal {
   WaitQueue next_ready_;
 
   std::deque<Pending*> queue_;
-  bool writing_ = false;  // the queue's runner (or a rescue) owns the tail
+  bool writing_ = false;       // the queue's runner (or a rescue) owns the tail
+  bool rescue_waits_ = false;  // and will own it next
+  bool rescuing_ = false;
   WaitQueue idle_;
   bool sync_running_ = false;
   WaitQueue sync_done_;
@@ -260,6 +281,7 @@ class Journal {
 
   uint64_t admitted_bytes_ = 0;
   WaitQueue admission_;
+  uint64_t freed_ns_ = 0;  // when a file was last recycled
   bool refusing_ = false;
   std::function<void()> on_pressure_;
   bool pressure_posted_ = false;
@@ -267,6 +289,7 @@ class Journal {
   bool next_failing_ = false;
 
   std::unordered_map<uint64_t, JournalSink*> sinks_;
+  std::set<uint64_t> volumes_with_losses_;  // during a rescue
   // Between open_existing and start_generation: what is wrong, and files that are not of the log.
   std::vector<JournalProblem> damage_;
   OpenedFiles leftovers_;

@@ -191,7 +191,95 @@ TEST_F(JournalFaults, EvictedPagesAreReportedAsLost) {
   EXPECT_EQ(host_->lost_count() + host_->relocated_count(), 10);
   host_->check_contents();  // what was not reported is right
   EXPECT_TRUE(flushed);     // the journal goes on; the volume that lost records fails
+  EXPECT_EQ(host_->recorded_losses(), host_->lost_count() > 0);
   ASSERT_TRUE(host_->append_now(100));
+}
+
+// A loss that cannot be put on record must not be hidden either.
+TEST_F(JournalFaults, ALossThatCannotBeRecordedStopsTheJournal) {
+  ASSERT_TRUE(host_->open());
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(host_->append_now(2000));
+  host_->settle();
+  host_->fail_to_record_losses();
+  set_faults({.sync = FaultCount::once(), .failed_sync_evicts = true});
+  EXPECT_FALSE(host_->flush_now());
+  ASSERT_GT(host_->lost_count(), 0);
+  EXPECT_FALSE(host_->append_now(100));
+  crash(Crash::kKill);
+  JournalHost next(3, disk_, model_);
+  ASSERT_TRUE(next.open());
+  // The log ends before the gap: nothing that came after it is there.
+  const auto keys = next.keys();
+  for (const uint64_t key : keys) EXPECT_FALSE(model_.issued[key].lost);
+  for (size_t i = 1; i < keys.size(); ++i) EXPECT_EQ(keys[i], keys[i - 1] + 1);
+}
+
+// Every file is in use, an append waits for one that only a sync could free, and that sync fails.
+TEST_F(JournalFaults, ARescueDoesNotWaitForAnAppendThatWaitsForSpace) {
+  JournalConfig config = small_journal();
+  config.max_files = 4;
+  ASSERT_TRUE(host_->open(config));
+  int pending = 0, appended = 0;
+  auto append = [&] {
+    ++pending;
+    spawn(host_->append_reserved(9000), [&](const Result<void>& done) {
+      --pending;
+      appended += done.has_value();
+    });
+  };
+  while (host_->journal().stats().files <= config.max_files) {
+    append();
+    host_->settle(1'000'000);
+  }
+  for (int i = 0; i < 8; ++i) append();
+  host_->settle(1'000'000);
+  ASSERT_GT(pending, 0) << "nobody waits for a file";
+  set_faults({.sync = FaultCount::once()});
+  bool flushed = false;
+  spawn(host_->flush(), [&](const Result<void>& done) {
+    EXPECT_TRUE(done) << done.error().message();
+    flushed = true;
+  });
+  host_->settle();
+  EXPECT_TRUE(flushed);
+  host_->release_below(model_.next_key - static_cast<uint64_t>(pending));
+  run_until(host_->reactor(), [&] { return pending == 0; });
+  host_->check_contents();
+  crash(Crash::kKill);
+  check_restart(disk_, model_, Crash::kKill);
+}
+
+TEST_F(JournalFaults, WhoWaitsForSpaceThatNeverComesGetsAnErrorInTheEnd) {
+  JournalConfig config = small_journal();
+  config.max_files = 4;
+  config.stall_ms = 5000;
+  ASSERT_TRUE(host_->open(config));
+  int pending = 0, full = 0, appended = 0;
+  for (int i = 0; i < 60; ++i) {
+    ++pending;
+    spawn(host_->append(8000, JournalPath::kCached), [&](const Result<void>& done) {
+      --pending;
+      appended += done.has_value();
+      full += !done && done.error().os_errno() == ENOSPC;
+    });
+  }
+  auto settle_ms = [&](int ms) {
+    for (int at = 0; at < ms; at += 1000) {
+      host_->settle(1'000'000'000);
+      host_->journal().recheck_admissions();
+    }
+  };
+  settle_ms(4000);
+  EXPECT_EQ(full, 0);
+  EXPECT_GT(pending, 0);
+  // Space that comes starts the wait anew.
+  host_->release_below(5);
+  host_->journal().reclaim();
+  settle_ms(8000);
+  host_->settle();
+  EXPECT_EQ(pending, 0);
+  EXPECT_GT(full, 0);
+  EXPECT_EQ(full + appended, 60);
 }
 
 TEST_F(JournalFaults, WhenSyncsFailForGoodSoDoesTheJournal) {

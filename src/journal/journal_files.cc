@@ -119,12 +119,14 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
   while (next_ == nullptr) {
     prepare_next();
     if (gate_.is_closed()) co_return fail(ErrorKind::kCancelled, "journal: stopping");
+    if (rescue_waits_) co_return fail(ErrorKind::kBusy, "journal: a failed sync comes first");
     // The attempt may have failed before it ever suspended.
     if (next_ == nullptr && !next_error_) co_await next_ready_.wait();
     if (next_error_) co_return std::unexpected(*next_error_);
   }
   CO_TRY(begin_file(std::move(next_), previous_last_sequence));
-  if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
+  const bool ours = full->header.generation == generation_;
+  if (ours && !full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();
   co_return Result<void>{};
@@ -133,8 +135,9 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
 // Prepares the next file in the background, so that a roll finds it ready.
 void Journal::prepare_next() {
   if (preparing_next_ || next_ != nullptr || gate_.is_closed()) return;
-  // One beyond the limit is allowed when nothing else can give the tail a place.
-  if (spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
+  // One beyond the limit is allowed when nothing else can give the tail a place, and whatever the
+  // copies after a failed sync need: until they are made no file can be recycled.
+  if (!rescuing_ && spares_.empty() && files_.size() >= config_.max_files + kReservedFiles) {
     call_for_commits();
     return;
   }
@@ -243,6 +246,7 @@ void Journal::reclaim() {
     freed = true;
   }
   if (freed) {
+    freed_ns_ = reactor_.now_ns();
     next_ready_.wake_all();
     admission_.wake_all();
   }
@@ -290,12 +294,19 @@ uint64_t Journal::oldest_file_last_sequence() const {
 Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
   auto pass = gate_.enter();
   const uint64_t cost = admission_cost(payload_bytes);
+  const uint64_t since = reactor_.now_ns();
   for (;;) {
     if (!pass || gate_.is_closed() || refusing_)
       co_return fail(ErrorKind::kCancelled, "journal: stopping");
     if (failed_) co_return std::unexpected(*failed_);
     if (under_pressure()) call_for_commits();
     if (free_bytes() >= admitted_bytes_ + cost) break;
+    const uint64_t waited_ns = reactor_.now_ns() - std::max(since, freed_ns_);
+    if (waited_ns >= config_.stall_ms * 1'000'000)
+      co_return fail_errno(ENOSPC,
+                           "journal: full, and nothing could be moved from it to the pool for {} s; "
+                           "see: squall status",
+                           waited_ns / 1'000'000'000);
     co_await admission_.wait();
   }
   admitted_bytes_ += cost;

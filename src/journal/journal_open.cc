@@ -141,17 +141,16 @@ void Journal::keep_the_run(OpenedFiles& found) {
   // A number is given again when its file could not be prepared; that one was never used.
   OpenedFiles by_number;
   for (auto& file : found) {
-    const bool again = !by_number.empty() &&
-                       by_number.back()->header.file_number == file->header.file_number;
+    const bool again =
+        !by_number.empty() && by_number.back()->header.file_number == file->header.file_number;
     (again ? leftovers_ : by_number).push_back(std::move(file));
   }
   size_t first = by_number.size();
   while (first > 0) {
     const auto& file = *by_number[first - 1];
-    const bool chained =
-        first == by_number.size() ||
-        (file.header.file_number + 1 == by_number[first]->header.file_number &&
-         file.header.journal_id == by_number[first]->header.journal_id);
+    const bool chained = first == by_number.size() ||
+                         (file.header.file_number + 1 == by_number[first]->header.file_number &&
+                          file.header.journal_id == by_number[first]->header.journal_id);
     if (!chained) break;
     --first;
   }
@@ -183,8 +182,8 @@ Task<Result<uint64_t>> Journal::replay(const ReplayVisitor& visit) {
     if (!begun) end.last = file.start.previous_last_sequence;
     begun = true;
     if (end.last < expected) {
-      LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}",
-               file.path, expected, end.last);
+      LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}", file.path,
+               expected, end.last);
       break;
     }
     end.file = i;
@@ -303,10 +302,45 @@ Task<Result<void>> Journal::settle_damage(bool id_known) {
   co_return fs_.sync_directory(config_.directory);
 }
 
+// Files that were made ready and never used are used now, under the same numbers. One file stays in
+// any case: it says which journal this is.
+void Journal::take_back_unused() {
+  while (files_.size() > 1 && !has_start(*files_.back()) && files_.back()->live == 0 &&
+         files_.back()->pins == 0) {
+    auto file = std::move(files_.back());
+    files_.pop_back();
+    next_file_number_ = file->header.file_number;
+    keep_as_spare(std::move(file));
+  }
+}
+
+void Journal::keep_as_spare(std::unique_ptr<JournalFile> file) {
+  file->payloads.clear();
+  if (file->header.file_bytes != config_.file_bytes || spares_.size() + 2 >= config_.max_files)
+    return close_file(*file, true);
+  spares_.push_back(std::move(file));
+}
+
+// A log that nobody needs anything of gives its files to its successor, so that starting again and
+// again takes no more space. The newest stays until the successor is there: the run ends with it.
+Task<void> Journal::recycle_idle_log() {
+  for (const auto& file : files_)
+    if (file->live > 0 || file->pins > 0) co_return;
+  for (const auto& file : files_) {
+    if (co_await io_sync(reactor_, file->cached_handle) < 0) co_return;
+    file->unsynced = false;
+  }
+  while (files_.size() > 1) {
+    keep_as_spare(std::move(files_.front()));
+    files_.pop_front();
+  }
+}
+
 Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
   generation_ = std::max(generation_, config_.min_generation) + 1;
   next_sequence_ = (generation_ << journal_format::kGenerationShift) + 1;
   landed_ = previous_last_sequence;
+  take_back_unused();
   if (!files_.empty()) {
     // The newest file's header may still be in the page cache only; the next one must not outlive
     // it.
@@ -314,11 +348,21 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
     if (const int synced = co_await io_sync(reactor_, newest.cached_handle); synced < 0)
       co_return fail_errno(-synced, "journal: sync of {} failed", newest.path);
   }
+  co_await recycle_idle_log();
   auto prepared = co_await prepare_file();
   if (!prepared && prepared.error().os_errno() == ENOSPC && fs_.exists(reserve_path())) {
     LOG_WARN("{}; taking the reserve", prepared.error().message());
     CO_TRY(fs_.remove(reserve_path()));
     prepared = co_await prepare_file();
+  }
+  if (!prepared && prepared.error().os_errno() == ENOSPC && !files_.empty()) {
+    // What the log holds can be read and committed all the same, which makes room: the generation's
+    // first file is made by the first append for which there is space.
+    LOG_WARN("{}; no write is taken until there is space", prepared.error().message());
+    files_.back()->last_sequence = previous_last_sequence;
+    next_failing_ = true;
+    reclaim();
+    co_return Result<void>{};
   }
   CO_TRY_ASSIGN(auto file, std::move(prepared));
   CO_TRY(begin_file(std::move(file), previous_last_sequence));

@@ -59,10 +59,12 @@ class JournalHost final : public JournalSink {
     journal_.reset();
   }
 
-  Result<void> open(JournalConfig config = small_journal()) {
+  // With `needs_nothing` as if everything replayed were in the pool already.
+  Result<void> open(JournalConfig config = small_journal(), bool needs_nothing = false) {
     auto opened =
         run_task(reactor_, Journal::open(reactor_, reactor_.files(), std::move(config),
                                          [&](const JournalRecord& record, JournalPlace place) {
+                                           if (needs_nothing) return;
                                            ++place.file->live;
                                            held_[record.sequence] = {record, place};
                                          }));
@@ -75,6 +77,13 @@ class JournalHost final : public JournalSink {
   // Appends a record of the next key; the model learns when it is acknowledged.
   Task<Result<void>> append(size_t bytes, JournalPath path) {
     CO_TRY(co_await journal_->admit(bytes));
+    co_return co_await append_admitted(bytes, path);
+  }
+  Task<Result<void>> append_reserved(size_t bytes) {
+    journal_->admit_reserved(bytes);
+    return append_admitted(bytes, JournalPath::kCached);
+  }
+  Task<Result<void>> append_admitted(size_t bytes, JournalPath path) {
     const uint64_t key = model_.next_key++;
     model_.issued[key];
     const auto payload = payload_of(key, bytes);
@@ -144,10 +153,18 @@ class JournalHost final : public JournalSink {
   sim::SimReactor& reactor() { return reactor_; }
   uint64_t lost_count() const { return lost_; }
   uint64_t relocated_count() const { return relocated_; }
+  uint64_t recorded_losses() const { return recorded_losses_; }
+  void fail_to_record_losses() { record_loss_outcome_ = fail(ErrorKind::kIo, "catalog is away"); }
   JournalFile* file_of(uint64_t key) const {
     for (const auto& [sequence, h] : held_)
       if (h.record.offset == key) return h.place.file;
     return nullptr;
+  }
+
+  JournalPlace place_of(uint64_t key) const {
+    for (const auto& [sequence, h] : held_)
+      if (h.record.offset == key) return h.place;
+    return {};
   }
 
   // JournalSink.
@@ -165,13 +182,18 @@ class JournalHost final : public JournalSink {
     ++place.file->live;
     it->second.place = place;
   }
-  void lost(const JournalRecord& record) override {
+  bool lost(const JournalRecord& record) override {
     ++lost_;
     model_.issued[record.offset].lost = true;
     if (const auto it = held_.find(record.sequence); it != held_.end()) {
       --it->second.place.file->live;
       held_.erase(it);
     }
+    return true;
+  }
+  Task<Result<void>> record_loss() override {
+    ++recorded_losses_;
+    co_return record_loss_outcome_;
   }
 
  private:
@@ -186,6 +208,8 @@ class JournalHost final : public JournalSink {
   uint64_t last_landed_ = 0;
   uint64_t lost_ = 0;
   uint64_t relocated_ = 0;
+  uint64_t recorded_losses_ = 0;
+  Result<void> record_loss_outcome_;
 };
 
 enum class Crash { kKill, kPowerCut };

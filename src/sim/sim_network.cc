@@ -138,6 +138,8 @@ bool SimNetwork::is_hung_up(int handle) {
   return socket->was_reset || socket->receive_shut || socket->in->fin_arrived;
 }
 
+// A simulated connection ends when the test says so.
+void SimNetwork::give_up_after(int handle, uint64_t silence_s) {}
 void SimNetwork::set_no_delay(int handle) {}  // nothing here waits for more to send
 
 void SimNetwork::shutdown(int handle) {

@@ -59,6 +59,7 @@ class SimNetwork final : public Network {
   Result<PeerIdentity> peer(int handle) override;
   bool is_hung_up(int handle) override;
   void set_no_delay(int handle) override;
+  void give_up_after(int handle, uint64_t silence_s) override;
   void shutdown(int handle) override;
   void close(int handle) override;
 

@@ -14,6 +14,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
     TRY(init_file_pool(files, "/pool", {}));
   FileEngineOptions engine_options;
+  engine_options.catalog_reserve_bytes = 256 * kKiB;  // simulated disks are small
   engine_options.make_executor = [](Reactor& reactor, const char*) {
     return std::make_unique<InlineExecutor>(reactor);
   };
@@ -24,6 +25,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   pool_config.cache_bytes = options.cache_bytes;
   pool_config.segment_bytes = options.segment_bytes;
   pool_config.dedup_index_bytes = options.dedup_index_bytes;
+  pool_config.dedup_first_rate = 1;
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
   HostVolumesConfig config;
   config.journal = options.journal;
@@ -33,6 +35,8 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   config.host_name = "sim";
   config.commit_bytes = options.commit_bytes;
   config.quota_bytes = options.quota_bytes;
+  config.stall_ms = options.stall_ms;
+  config.accept_journal_loss = options.accept_journal_loss;
   config.reserve_bytes = 64 * kKiB;
   TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
                                              *engine_->segments, *engine_->logs, config)));

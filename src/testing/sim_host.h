@@ -18,6 +18,8 @@ struct SimHostOptions {
   JournalConfig journal{.directory = "/host/journal", .file_bytes = 256 * kKiB, .max_files = 8};
   uint64_t commit_bytes = 128 * kKiB;
   uint64_t quota_bytes = 512 * kKiB;
+  uint64_t stall_ms = 120'000;
+  bool accept_journal_loss = false;
   uint64_t segment_bytes = 1 * kMiB;
   size_t cache_bytes = 1 * kMiB;
   uint64_t dedup_index_bytes = 256 * kKiB;
@@ -43,8 +45,9 @@ class SimHost {
   Pool& pool() { return *pool_; }
   FileEngine& engine() { return *engine_; }
 
-  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first until
-  // the segments that a crash left open are sealed. A sound pool gives a report without faults.
+  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first
+  // until the segments that a crash left open are sealed. A sound pool gives a report without
+  // faults.
   Result<CheckReport> check();
 
  private:

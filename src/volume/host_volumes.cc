@@ -115,6 +115,10 @@ Task<Result<void>> HostVolumes::open_journal() {
   // Volumes need the journal and the journal's replay needs volumes: kept apart by this list, whose
   // entries pin their files.
   std::vector<Replayed> replayed;
+  config_.journal.stall_ms = config_.stall_ms;
+  config_.journal.on_damage = [this](Uuid journal, std::vector<JournalProblem> damage) {
+    return judge_damage(journal, std::move(damage));
+  };
   CO_TRY_ASSIGN(journal_,
                 co_await Journal::open(reactor_, files_, config_.journal,
                                        [&](const JournalRecord& record, JournalPlace place) {
@@ -126,7 +130,8 @@ Task<Result<void>> HostVolumes::open_journal() {
                                          replayed.push_back({record, place});
                                        }));
   context_.reset(new VolumeContext{reactor_, records_, meta_, logs_, *journal_,
-                                   config_.commit_bytes, config_.quota_bytes, room_});
+                                   config_.commit_bytes, config_.quota_bytes, config_.stall_ms,
+                                   room_});
   for (const Replayed& r : replayed) {
     const std::string& name = names_by_id_.at(r.record.volume_id);
     const EntryRef& entry = volumes_.at(name);
@@ -142,17 +147,67 @@ Task<Result<void>> HostVolumes::open_journal() {
   co_return co_await meta_.commit(std::move(transaction));
 }
 
+// A volume with no unpublished data has lost nothing. For the others nobody can tell what the
+// damaged part held, and older data must not pass for newer: they are lost, which their heads say
+// before the journal changes anything.
+Task<Result<void>> HostVolumes::judge_damage(Uuid journal, std::vector<JournalProblem> damage) {
+  std::vector<std::pair<std::string, EntryRef>> concerned;
+  for (const auto& [name, entry] : volumes_) {
+    const VolumeHead& head = entry->head;
+    if (head.dirty && !head.stateless && (journal.is_nil() || head.owner == journal))
+      concerned.emplace_back(name, entry);
+  }
+  if (concerned.empty()) co_return Result<void>{};
+  if (!config_.accept_journal_loss) {
+    co_return fail(
+        ErrorKind::kCorrupt,
+        "journal: {} at {}: {}{}; acknowledged writes of {} volumes ({}{}) may be lost: restore "
+        "the "
+        "journal, or run once: squall serve --accept-journal-loss (they then answer EIO until "
+        "rolled back)",
+        damage[0].file, damage[0].offset, damage[0].what,
+        damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "", concerned.size(),
+        concerned[0].first, concerned.size() > 1 ? ", ..." : "");
+  }
+  for (const auto& [name, entry] : concerned) {
+    // A journal that nobody can identify is not this host's any more: volumes that name it as
+    // their owner are fenced already, until they are taken over with --lose-data.
+    if (journal.is_nil() || entry->head.lost) continue;
+    VolumeHead head = entry->head;
+    head.lost = true;
+    std::string value = encode(head);
+    MetaTransaction transaction;
+    transaction.partition = volume_partition(name);
+    transaction.compares.push_back({std::string(kHeadKey), entry->head_value});
+    transaction.puts.push_back({std::string(kHeadKey), value});
+    CO_TRY(co_await meta_.commit(std::move(transaction)));
+    LOG_ERROR(
+        "volume {}: acknowledged writes may be lost with the journal; it answers EIO until it "
+        "is rolled back",
+        name);
+    entry->head = std::move(head);
+    entry->head_value = std::move(value);
+  }
+  co_return Result<void>{};
+}
+
 Task<Result<void>> HostVolumes::recover_logs() {
   std::vector<std::pair<std::string, EntryRef>> logged;
   for (const auto& [name, entry] : volumes_)
     if (entry->head.durability == static_cast<uint8_t>(Durability::kPool) && entry->head.dirty &&
-        entry->head.owner == journal_->id())
+        entry->head.owner == journal_->id() && !entry->head.lost)
       logged.emplace_back(name, entry);
   for (const auto& [name, entry] : logged) {
     CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
-    CO_TRY(co_await disk->recover_log());
+    // One volume's trouble is its own; it is tried again in the background.
+    (void)co_await disk->recover_log();
   }
   co_return Result<void>{};
+}
+
+Task<void> HostVolumes::recover_again(std::shared_ptr<Volume> disk) {
+  auto pass = gate_.enter();
+  if (pass) (void)co_await disk->recover_log();
 }
 
 // ---- the directory of disks ----
@@ -284,6 +339,8 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
   VolumeTotals totals{.images = images_.size(), .volumes = volumes_.size()};
   co_await for_each_volume([&totals](const std::string&, Entry& entry) {
     totals.open_volumes += entry.clients > 0 ? 1 : 0;
+    const bool lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
+    totals.lost_volumes += lost ? 1 : 0;
     totals.bytes_read += entry.counters.bytes_read;
     totals.bytes_written += entry.counters.bytes_written;
     if (entry.stateless == nullptr) return;
@@ -292,6 +349,7 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
     totals.bytes_written += entry.stateless->bytes_written;
   });
   totals.dirty_bytes += room_.dirty_bytes();
+  totals.damaged_journal_reads = journal_->stats().damaged_reads;
   co_return totals;
 }
 
@@ -324,6 +382,15 @@ Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
   const uint64_t id = next_id_;
   next_id_ += count;
   co_return id;
+}
+
+// The catalog lies in the pool's first store. What makes it grow leaves the last of the space to
+// what makes it shrink.
+Result<void> HostVolumes::take_catalog_room(uint64_t entries) {
+  constexpr uint64_t kEntryBytes = 1024;
+  auto taken = room_.take(room_.store(""), entries * kEntryBytes);
+  if (!taken) return std::unexpected(taken.error().wrap("the catalog"));
+  return {};
 }
 
 Result<void> HostVolumes::check_new_name(const std::string& name) const {
@@ -382,12 +449,15 @@ void HostVolumes::background_round() {
   // Closed together, so that their catalog transactions share syncs, and not all at once.
   constexpr uint64_t kClosingsMax = 64;
   const uint64_t now = reactor_.now_ns();
+  journal_->recheck_admissions();
   std::vector<std::pair<std::string, EntryRef>> idle;
   for (const auto& [name, entry] : volumes_) {
     if (entry->disk == nullptr && entry->stateless == nullptr) continue;
     if (entry->disk != nullptr && entry->disk->is_dirty() &&
         now - entry->disk->dirty_since_ns() > config_.commit_age_ms * 1'000'000)
       entry->disk->request_commit();
+    if (entry->disk != nullptr) entry->disk->recheck_waiters();
+    if (entry->disk != nullptr && entry->disk->is_unrecovered()) spawn(recover_again(entry->disk));
     if (entry->clients == 0 && !entry->closing && closings_ + idle.size() < kClosingsMax &&
         now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
       idle.emplace_back(name, entry);

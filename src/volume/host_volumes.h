@@ -28,6 +28,10 @@ struct HostVolumesConfig {
   uint64_t quota_bytes = 256 * kMiB;   // a volume's writers wait beyond
   uint64_t commit_age_ms = 30'000;     // commit what has been dirty so long
   uint64_t idle_close_ms = 10'000;     // give up the lease of a volume nobody has open
+  uint64_t stall_ms = 120'000;         // writers wait so long for commits that make no progress
+  // Go on without what a damaged journal has lost: the volumes concerned answer EIO until they are
+  // rolled back.
+  bool accept_journal_loss = false;
   uint64_t reserve_bytes = 64 * kMiB;  // of the pool's stores, never used up by guests' writes
 };
 
@@ -100,7 +104,9 @@ class HostVolumes : public VolumeManager {
   Task<Result<void>> load_catalog();
   Result<void> open_scratch();
   Task<Result<void>> open_journal();
+  Task<Result<void>> judge_damage(Uuid journal, std::vector<JournalProblem> damage);
   Task<Result<void>> recover_logs();
+  Task<void> recover_again(std::shared_ptr<Volume> disk);
   Task<void> background();
   void background_round();
   Task<void> close_idle(std::string name, EntryRef entry);
@@ -109,6 +115,7 @@ class HostVolumes : public VolumeManager {
   Task<void> commit_all_dirty();
   Task<Result<void>> commit_or_move(std::shared_ptr<Volume> disk);
   Task<Result<uint64_t>> new_ids(uint64_t count);
+  Result<void> take_catalog_room(uint64_t entries);
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
   Result<EntryRef> find(const std::string& name) const;

@@ -26,6 +26,7 @@ Task<Result<void>> ImportDisk::write(uint64_t offset, ConstBytes from, bool fua)
   const uint64_t count = round_up(from.size(), kBlockBytes) / kBlockBytes;
   if (overlaps(first, count))
     co_return fail(ErrorKind::kInvalid, "import: a block at {} was written before", offset);
+  if (take_room_) CO_TRY(take_room_(from.size()));
   ChunkPacker packer(records_, placement_, {.deduplicate = deduplicate_});
   for (uint64_t i = 0; i < count; ++i) {
     const ConstBytes data =

@@ -133,8 +133,21 @@ Result<void> StatelessDisk::open_files() {
 Result<void> StatelessDisk::map_states(uint64_t size_bytes) {
   const uint64_t bytes = kMapHeader + round_up(size_bytes, kBlockBytes) / kBlockBytes;
   if (bytes <= map_.size()) return {};
-  TRY(scratch_.files.truncate(map_handle_, bytes));
-  TRY(scratch_.files.allocate(map_handle_, bytes));
+  FileSystem& fs = scratch_.files;
+  // Asked for first, since a file system may hand out all it has before it finds that this is not
+  // enough, with others' writes failing meanwhile.
+  TRY_ASSIGN(const FileInfo before, fs.info(map_handle_));
+  TRY_ASSIGN(const SpaceInfo space,
+             fs.space(parent_directory(paths_of(scratch_.config, volume_id_).map)));
+  if (bytes > before.allocated_bytes + space.available_bytes)
+    return fail_errno(ENOSPC, "the block map of a volume of {} bytes takes {} bytes", size_bytes,
+                      bytes);
+  TRY(fs.truncate(map_handle_, bytes));
+  if (auto allocated = fs.allocate(map_handle_, bytes); !allocated) {
+    if (auto undone = fs.truncate(map_handle_, std::max(before.size, map_.size())); !undone)
+      LOG_WARN("scratch: {}", undone.error().message());
+    return allocated;
+  }
   if (!map_.empty()) scratch_.files.unmap(std::exchange(map_, {}));
   TRY_ASSIGN(map_, scratch_.files.map(map_handle_, bytes));
   return {};

@@ -36,6 +36,7 @@ Volume::Volume(VolumeContext& context, std::string name, VolumeHead head, std::s
       log_mutex_(context.reactor) {
   active_.count_in(&room_.dirty_bytes);
   frozen_.count_in(&room_.dirty_bytes);
+  if (head_.lost) fail_lost("as its head says");
   context_.journal.attach(head_.id, this);
 }
 
@@ -213,26 +214,55 @@ Task<Result<void>> Volume::acquire_lease() {
   co_return Result<void>{};
 }
 
-Task<Result<void>> Volume::admit(uint64_t bytes) {
-  while (dirty_bytes() + bytes > context_.quota_bytes && is_dirty()) {
+// A write's bytes count against the quota from its admission on.
+class Volume::QuotaShare {
+ public:
+  QuotaShare(Volume& volume, uint64_t bytes) : volume_(volume), bytes_(bytes) {
+    volume_.admitted_bytes_ += bytes_;
+  }
+  QuotaShare(const QuotaShare&) = delete;
+  ~QuotaShare() {
+    volume_.admitted_bytes_ -= bytes_;
+    volume_.commit_done_.wake_all();
+  }
+
+ private:
+  Volume& volume_;
+  uint64_t bytes_;
+};
+
+// A guest prefers a disk that stalls to one that fails: while commits fail for another reason than
+// a full pool, and while they merely take long, writers wait. Not for ever, though.
+Task<Result<void>> Volume::wait_for_quota(uint64_t bytes) {
+  const uint64_t since = context_.reactor.now_ns();
+  auto is_over = [&] {
+    const uint64_t held = dirty_bytes() + admitted_bytes_;
+    return held > 0 && held + bytes > context_.quota_bytes;
+  };
+  while (is_over()) {
     if (gate_.is_closed()) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
     if (failed_) co_return std::unexpected(*failed_);
-    request_commit();
+    const uint64_t waited_ns = context_.reactor.now_ns() - std::max(since, committed_ns_);
+    const bool pool_full = commit_error_ && commit_error_->kind() == ErrorKind::kNoSpace;
+    if (pool_full || waited_ns >= context_.stall_ms * 1'000'000)
+      co_return fail_errno(
+          ENOSPC, "volume {}: its journal quota is full and it cannot be committed ({})", name_,
+          commit_error_ ? commit_error_->message() : "the pool does not answer");
+    if (is_dirty()) request_commit();
     co_await commit_done_.wait();
-    if (commit_error_ && dirty_bytes() + bytes > context_.quota_bytes)
-      co_return std::unexpected(commit_error_->wrap(
-          fmt::format("volume {}: its journal quota is full and it cannot be committed", name_)));
   }
-  if (auto room = context_.room.take(room_, bytes); !room)
-    co_return std::unexpected(room.error().wrap(fmt::format("volume {}", name_)));
-  co_return co_await context_.journal.admit(bytes);
+  co_return Result<void>{};
 }
 
 Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length,
                                ConstBytes payload) {
   if (failed_) co_return std::unexpected(*failed_);
   if (!lease_held_) CO_TRY(co_await acquire_lease());
-  CO_TRY(co_await admit(payload.size()));
+  CO_TRY(co_await wait_for_quota(payload.size()));
+  const QuotaShare share(*this, payload.size());
+  if (auto room = context_.room.take(room_, payload.size()); !room)
+    co_return std::unexpected(room.error().wrap(fmt::format("volume {}", name_)));
+  CO_TRY(co_await context_.journal.admit(payload.size()));
   if (!intake_.try_lock_shared()) co_await intake_.lock_shared();
   SharedLock lock(intake_);
   // The lease may have been given up while this write waited.
@@ -255,8 +285,7 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
                                        direct ? JournalPath::kDirect : JournalPath::kCached);
   if (!sequence) co_return std::unexpected(sequence.error());
   // `unsafe` never writes the log object: its flushes promise nothing.
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool) &&
-      cache_mode() != CacheMode::kUnsafe) {
+  if (is_logged() && cache_mode() != CacheMode::kUnsafe) {
     std::array<std::byte, journal_format::kRecordHeaderBytes> header;
     journal_format::encode_record_header(
         {type, static_cast<uint32_t>(payload.size()), *sequence, head_.id, epoch, offset, length},
@@ -289,27 +318,8 @@ Task<Result<void>> Volume::make_durable() {
     CO_TRY(co_await commit());
     log_is_short_ = false;
   }
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool))
-    CO_TRY(co_await write_log_object());
+  if (is_logged()) CO_TRY(co_await write_log_object());
   if (failed_) co_return std::unexpected(*failed_);
-  co_return Result<void>{};
-}
-
-// Everything acknowledged before the call is in the volume's log object when it returns. One append
-// serves all that wait; the engine compares the epoch with it.
-Task<Result<void>> Volume::write_log_object() {
-  co_await log_mutex_.acquire();
-  SemaphoreGuard guard(log_mutex_);
-  if (unlogged_.empty()) co_return Result<void>{};
-  std::string batch;
-  batch.swap(unlogged_);
-  auto appended = co_await context_.logs.append(head_.id, head_.epoch, as_bytes(batch));
-  if (!appended) {
-    batch.append(unlogged_);
-    unlogged_.swap(batch);
-    co_return std::unexpected(appended.error().wrap(
-        fmt::format("volume {}: its log in the pool was not written", name_)));
-  }
   co_return Result<void>{};
 }
 
@@ -329,89 +339,42 @@ void Volume::relocated(const JournalRecord& record, JournalPlace place) {
   frozen_.relocate(record, place);
 }
 
-void Volume::lost(const JournalRecord& record) {
-  if (failed_) return;
+void Volume::fail_lost(std::string_view how) {
+  lost_ = true;
   failed_ = Error(ErrorKind::kIo,
-                  fmt::format("volume {}: a failed sync of the journal lost acknowledged writes at "
-                              "offset {}; roll back to a snapshot",
-                              name_, record.offset));
+                  fmt::format("volume {}: acknowledged writes were lost ({}); roll it back: squall "
+                              "volume rollback {}@SNAPSHOT",
+                              name_, how, name_),
+                  EIO);
+}
+
+bool Volume::lost(const JournalRecord& record) {
+  if (!active_.refers_to(record) && !frozen_.refers_to(record)) return false;
+  if (lost_) return true;
+  fail_lost(fmt::format("a failed sync of the journal, at offset {}", record.offset));
   LOG_ERROR("{}", failed_->message());
+  return true;
+}
+
+Task<Result<void>> Volume::record_loss() {
+  auto pass = gate_.enter();
+  if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
+  co_await head_mutex_.acquire();
+  SemaphoreGuard guard(head_mutex_);
+  // Rolled back, removed or somebody else's meanwhile: nobody needs what is gone.
+  if (!lost_ || head_.lost || head_.owner != context_.journal.id()) co_return Result<void>{};
+  VolumeHead next = head_;
+  next.lost = true;
+  auto published = co_await publish(std::move(next), {});
+  if (!published && published.error().kind() == ErrorKind::kFenced) co_return Result<void>{};
+  co_return published;
 }
 
 void Volume::replay(const JournalRecord& record, JournalPlace place) {
   last_landed_ = std::max(last_landed_, record.sequence);
   if (record.sequence <= head_.journal_position || head_.owner != context_.journal.id()) return;
   active_.insert(record, place);
-  log_is_short_ = head_.durability == static_cast<uint8_t>(Durability::kPool);
-}
-
-namespace {
-struct LoggedRecord {
-  JournalRecord record;
-  ConstBytes payload;
-};
-
-void collect_logged(ConstBytes bytes, uint64_t volume_id, uint64_t known,
-                    std::vector<LoggedRecord>& found) {
-  while (const auto record = journal_format::decode_record(bytes, volume_id)) {
-    if (record->type == RecordType::kPad) break;
-    const size_t header = journal_format::kRecordHeaderBytes;
-    if (record->sequence > known)
-      found.push_back({*record, bytes.subspan(header, record->payload_bytes)});
-    bytes = bytes.subspan(header + record->payload_bytes);
-  }
-}
-}  // namespace
-
-// The log object holds every record that a flush of scope `pool` acknowledged. Those beyond `known`
-// (what the journal brought back) are appended to the journal anew, in order.
-Task<Result<void>> Volume::append_logged(uint64_t known) {
-  CO_TRY_ASSIGN(const auto parts, co_await context_.logs.parts(head_.id));
-  std::vector<LogPart> held;  // keeps the bytes that `found` points into
-  std::vector<LoggedRecord> found;
-  for (const uint64_t part : parts) {
-    CO_TRY_ASSIGN(LogPart read, co_await context_.logs.read(head_.id, part));
-    held.push_back(std::move(read));
-    for (const auto& bytes : held.back().appends) collect_logged(bytes, head_.id, known, found);
-  }
-  std::ranges::sort(found, {}, [](const LoggedRecord& r) { return r.record.sequence; });
-  // Under the numbers of another journal they would not be found again.
-  if (!found.empty()) log_is_short_ = true;
-  uint64_t last = known;
-  for (const LoggedRecord& r : found) {
-    // An append that failed may have been written all the same, and again later.
-    if (r.record.sequence <= last || r.record.offset + r.record.length > size_bytes()) continue;
-    last = r.record.sequence;
-    context_.journal.admit_reserved(r.record.payload_bytes);
-    CO_TRY(co_await context_.journal.append(r.record.type, head_.id, r.record.epoch,
-                                            r.record.offset, r.record.length, r.payload,
-                                            JournalPath::kCached));
-  }
-  co_return co_await context_.journal.flush();
-}
-
-Task<Result<void>> Volume::recover_log() {
-  co_return co_await append_logged(std::max(last_landed_, head_.journal_position));
-}
-
-// The head is published last: until then this node's journal holds records of a volume that it does
-// not own, which replay ignores.
-Task<Result<void>> Volume::takeover() {
-  auto pass = gate_.enter();
-  if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
-  co_await head_mutex_.acquire();
-  SemaphoreGuard guard(head_mutex_);
-  const uint64_t position = context_.journal.last_sequence();
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool))
-    CO_TRY(co_await append_logged(head_.journal_position));
-  VolumeHead next = head_;
-  ++next.epoch;
-  next.owner = context_.journal.id();
-  next.dirty = true;
-  next.journal_position = position;
-  CO_TRY(co_await publish(std::move(next), {}));
-  lease_held_ = true;
-  co_return Result<void>{};
+  log_is_short_ = is_logged();
 }
 
 Task<void> Volume::close() {

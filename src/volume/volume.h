@@ -32,6 +32,8 @@ struct VolumeContext {
   // Commit when so much is dirty, and make writers wait when so much more is.
   uint64_t commit_bytes = 32 * kMiB;
   uint64_t quota_bytes = 256 * kMiB;
+  // Writers wait so long for a quota or a journal that nothing gets out of, then get ENOSPC.
+  uint64_t stall_ms = 120'000;
   PoolRoom& room;
 };
 
@@ -67,7 +69,8 @@ class Volume : public WritableDisk, private JournalSink {
 
   // Start-up: a record that replay found. Ignores those the head already contains.
   void replay(const JournalRecord& record, JournalPlace place);
-  // Start-up, scope `pool`: appends what the log object has beyond the journal.
+  // Start-up, scope `pool`: moves what the log object has beyond the journal into the pool. Until
+  // that has succeeded every operation fails.
   Task<Result<void>> recover_log();
   // kFenced where another node's journal may hold what the pool does not: neither may anything be
   // written, nor is the root what the guest last saw.
@@ -91,6 +94,8 @@ class Volume : public WritableDisk, private JournalSink {
 
   // Starts a commit in the background unless one runs.
   void request_commit();
+  // Lets writers that wait for the quota see how long they have waited; called now and then.
+  void recheck_waiters() { commit_done_.wake_all(); }
   Task<void> close();  // ends intake and waits; the volume may be destroyed afterwards
 
   const std::string& name() const { return name_; }
@@ -101,32 +106,46 @@ class Volume : public WritableDisk, private JournalSink {
   bool holds_lease() const { return lease_held_; }
   uint64_t dirty_since_ns() const { return dirty_since_ns_; }
   bool commit_failing() const { return commit_error_.has_value(); }
+  // Acknowledged data is gone: everything is EIO until a rollback.
+  bool is_lost() const { return head_.lost || lost_; }
+  // recover_log() failed and is to be tried again.
+  bool is_unrecovered() const { return unrecovered_; }
 
  private:
   struct ReadPlan;
   class CommitBuilder;
+  class QuotaShare;
+  struct LoggedData;
 
   // JournalSink.
   void landed(const JournalRecord& record, JournalPlace place) override;
   void relocated(const JournalRecord& record, JournalPlace place) override;
-  void lost(const JournalRecord& record) override;
+  bool lost(const JournalRecord& record) override;
+  Task<Result<void>> record_loss() override;
 
   // volume.cc
   CacheMode cache_mode() const { return static_cast<CacheMode>(head_.cache_mode); }
-  Task<Result<void>> append_logged(uint64_t known);
   Task<Result<void>> acquire_lease();
-  Task<Result<void>> admit(uint64_t bytes);
+  void fail_lost(std::string_view how);
+  Task<Result<void>> wait_for_quota(uint64_t bytes);
   Task<Result<void>> log(journal_format::RecordType type, uint64_t offset, uint64_t length,
                          ConstBytes payload);
   Task<Result<void>> acknowledge(bool fua);
   Task<Result<void>> make_durable();
-  Task<Result<void>> write_log_object();
   Task<Result<void>> zero_range(uint64_t offset, uint64_t length, bool fua);
+
+  // volume_log.cc: scope `pool`
+  bool is_logged() const { return head_.durability == static_cast<uint8_t>(Durability::kPool); }
+  Task<Result<void>> write_log_object();
+  Task<Result<void>> recover_log_locked();
+  Task<Result<LoggedData>> read_log(uint64_t known);
+  Task<Result<void>> fold_in(LoggedData data, bool take_over);
 
   // volume_commit.cc
   Task<void> commit_in_background();
   Task<Result<void>> commit_locked(bool even_if_clean, uint64_t size_bytes, SnapshotHead* snapshot);
-  Task<Result<IndexRoot>> build_root(uint64_t size_bytes);
+  Task<Result<IndexRoot>> build_root(const DirtyMap& map, ConstBytes memory, uint64_t size_bytes);
+  Task<Result<void>> reappend(uint64_t begin, DirtyMap::Entry entry);
   Task<Result<void>> publish(VolumeHead head, std::vector<MetaTransaction::Put> extra);
 
   VolumeContext& context_;
@@ -142,11 +161,16 @@ class Volume : public WritableDisk, private JournalSink {
   DirtyMap frozen_;
   uint64_t last_landed_ = 0;     // highest sequence of this volume in the journal
   uint64_t dirty_since_ns_ = 0;  // when active_ was last empty
-  std::optional<Error> failed_;  // data of this volume was lost: EIO from now on
+  uint64_t admitted_bytes_ = 0;  // of writes under way, which are not yet in active_
+  uint64_t committed_ns_ = 0;    // when a commit last succeeded
+  std::optional<Error> failed_;  // every operation fails from now on
+  bool lost_ = false;            // and that because data was lost; head_.lost says so durably
   std::optional<Error> commit_error_;
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
+  bool unrecovered_ = false;  // scope pool: what failed_ says
+  bool folding_log_ = false;  // scope pool: commits leave the log object alone
   bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
   std::string unlogged_;       // scope pool: records not yet in the log object
 

@@ -17,37 +17,40 @@ namespace squall {
 
 using journal_format::RecordType;
 
-// Reads the frozen map in block order and feeds the packer. What lies beyond a shrink's new end is
-// left out, and the rest of its last block zeroed: it must read as zeros if the volume grows again.
+// Reads a map in block order and feeds the packer. Places without a file are in `memory`. Where the
+// volume shrinks to `end_bytes`, what lies beyond is left out, and a last block that it cuts in two
+// ends in zeros: that is what a later growth shows.
 class Volume::CommitBuilder {
  public:
-  CommitBuilder(Volume& volume, Placement placement, uint64_t size_bytes)
+  CommitBuilder(Volume& volume, const DirtyMap& map, ConstBytes memory, uint64_t end_bytes,
+                Placement placement)
       : volume_(volume),
-        size_bytes_(size_bytes),
+        map_(map),
+        memory_(memory),
         packer_(volume.context_.records, std::move(placement),
                 {.deduplicate = volume.head_.deduplicate}),
-        buffer_(volume.context_.journal.max_payload_bytes()) {}
+        buffer_(volume.context_.journal.max_payload_bytes()),
+        shrinks_(end_bytes < volume.head_.size_bytes),
+        end_bytes_(shrinks_ ? end_bytes : ~uint64_t{0}) {}
 
   Task<Result<void>> run() {
-    const bool shrinks = size_bytes_ < volume_.head_.size_bytes;
-    const uint64_t end = shrinks ? round_down(size_bytes_, kBlockBytes) : ~uint64_t{0};
-    for (auto it = volume_.frozen_.entries().begin();
-         it != volume_.frozen_.entries().end() && it->first < end; ++it) {
-      DirtyMap::Entry part = it->second;
-      part.end = std::min(part.end, end);
-      CO_TRY(co_await entry(it->first, part));
+    const uint64_t whole_end = round_down(end_bytes_, kBlockBytes);
+    for (auto it = map_.entries().begin(); it != map_.entries().end(); ++it) {
+      if (it->first >= whole_end) break;
+      CO_TRY(co_await entry(it->first, std::min(it->second.end, whole_end), it->second));
     }
-    if (shrinks && size_bytes_ > end) CO_TRY(co_await partial(end / kBlockBytes));
+    if (shrinks_ && whole_end < end_bytes_) CO_TRY(co_await partial(whole_end / kBlockBytes));
     co_return co_await packer_.finish();
   }
   std::vector<BlockRun>& runs() { return packer_.runs(); }
 
  private:
-  // Blocks below next_block_ are done: a block that several entries touch is done with the first.
-  Task<Result<void>> entry(uint64_t begin, const DirtyMap::Entry& entry) {
+  // [begin, end) of the volume has what `entry` says. Blocks below next_block_ are done: a block
+  // that several entries touch is done with the first.
+  Task<Result<void>> entry(uint64_t begin, uint64_t end, const DirtyMap::Entry& entry) {
     uint64_t block = std::max(begin / kBlockBytes, next_block_);
-    const uint64_t full_end = entry.end / kBlockBytes;
-    if (block * kBlockBytes < begin && block < round_up(entry.end, kBlockBytes) / kBlockBytes) {
+    const uint64_t full_end = end / kBlockBytes;
+    if (block * kBlockBytes < begin && block < round_up(end, kBlockBytes) / kBlockBytes) {
       CO_TRY(co_await partial(block));
       ++block;
     }
@@ -59,11 +62,19 @@ class Volume::CommitBuilder {
       }
       block = full_end;
     }
-    if (entry.end % kBlockBytes != 0 && block == full_end) {
+    if (end % kBlockBytes != 0 && block == full_end) {
       CO_TRY(co_await partial(block));
       ++block;
     }
     next_block_ = std::max(next_block_, block);
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> read(const DirtyMap::Entry& entry, uint64_t skip, Bytes to) {
+    const uint64_t position = entry.place.position + skip;
+    if (entry.place.file != nullptr)
+      co_return co_await volume_.context_.journal.read({entry.place.file, position}, to);
+    std::memcpy(to.data(), memory_.data() + position, to.size());
     co_return Result<void>{};
   }
 
@@ -73,8 +84,7 @@ class Volume::CommitBuilder {
       const uint64_t count = std::min<uint64_t>(end - block, buffer_.size() / kBlockBytes);
       const Bytes data = buffer_.bytes().first(count * kBlockBytes);
       const uint64_t skip = block * kBlockBytes - begin;
-      CO_TRY(co_await volume_.context_.journal.read({entry.place.file, entry.place.position + skip},
-                                                    data));
+      CO_TRY(co_await read(entry, skip, data));
       for (uint64_t i = 0; i < count; ++i)
         CO_TRY(co_await packer_.add(block + i, data.subspan(i * kBlockBytes, kBlockBytes)));
       block += count;
@@ -82,7 +92,7 @@ class Volume::CommitBuilder {
     co_return Result<void>{};
   }
 
-  // A block that the frozen map covers in part: the rest comes from the published root.
+  // A block that the map covers in part: the rest comes from the published root.
   Task<Result<void>> partial(uint64_t block) {
     AlignedBuffer content(kBlockBytes);
     const uint64_t at = block * kBlockBytes;
@@ -90,29 +100,29 @@ class Volume::CommitBuilder {
     CO_TRY(co_await read_base(volume_.context_.reactor, volume_.context_.records, volume_.root_, at,
                               content.bytes(), extents));
     std::vector<DirtyMap::Piece> pieces;
-    volume_.frozen_.visit(at, at + kBlockBytes,
-                          [&](const DirtyMap::Piece& piece) { pieces.push_back(piece); });
+    map_.visit(at, at + kBlockBytes,
+               [&](const DirtyMap::Piece& piece) { pieces.push_back(piece); });
     for (const DirtyMap::Piece& piece : pieces) {
       if (piece.entry == nullptr) continue;
       const Bytes part = content.bytes().subspan(piece.begin - at, piece.end - piece.begin);
       if (piece.entry->zero) {
         std::memset(part.data(), 0, part.size());
       } else {
-        CO_TRY(co_await volume_.context_.journal.read(
-            {piece.entry->place.file, piece.entry->place.position + piece.skip}, part));
+        CO_TRY(co_await read(*piece.entry, piece.skip, part));
       }
     }
-    if (at + kBlockBytes > size_bytes_) {
-      const Bytes beyond = content.bytes().subspan(size_bytes_ - at);
-      std::memset(beyond.data(), 0, beyond.size());
-    }
+    if (at + kBlockBytes > end_bytes_)
+      std::memset(content.data() + (end_bytes_ - at), 0, at + kBlockBytes - end_bytes_);
     co_return co_await packer_.add(block, content.bytes());
   }
 
   Volume& volume_;
-  const uint64_t size_bytes_;
+  const DirtyMap& map_;
+  ConstBytes memory_;
   ChunkPacker packer_;
   AlignedBuffer buffer_;
+  const bool shrinks_;
+  const uint64_t end_bytes_;
   uint64_t next_block_ = 0;
 };
 
@@ -147,10 +157,11 @@ Result<void> Volume::check_ours() const {
               name_, head_.owner.to_string(), name_);
 }
 
-Task<Result<IndexRoot>> Volume::build_root(uint64_t size_bytes) {
+Task<Result<IndexRoot>> Volume::build_root(const DirtyMap& map, ConstBytes memory,
+                                           uint64_t size_bytes) {
   const Placement placement{head_.store};
   const AppendMark mark = context_.records.mark(placement);
-  CommitBuilder builder(*this, placement, size_bytes);
+  CommitBuilder builder(*this, map, memory, size_bytes, placement);
   CO_TRY(co_await builder.run());
   const uint64_t blocks = round_up(size_bytes, kBlockBytes) / kBlockBytes;
   CO_TRY_ASSIGN(const IndexRoot root,
@@ -165,7 +176,7 @@ Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes
   if (active_.empty() && !even_if_clean) co_return Result<void>{};
   CO_TRY(check_ours());
   uint64_t part = 0;
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool)) {
+  if (is_logged() && !folding_log_) {
     // Log records from here on go to a new part, so that the old ones, all of which have landed and
     // are about to be frozen, can be dropped whole.
     co_await log_mutex_.acquire();
@@ -177,7 +188,7 @@ Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes
   const uint64_t position = std::max(last_landed_, head_.journal_position);
   auto work = [](Volume& self, uint64_t position, uint64_t size_bytes,
                  SnapshotHead* snapshot) -> Task<Result<void>> {
-    CO_TRY_ASSIGN(const IndexRoot root, co_await self.build_root(size_bytes));
+    CO_TRY_ASSIGN(const IndexRoot root, co_await self.build_root(self.frozen_, {}, size_bytes));
     co_await self.head_mutex_.acquire();
     SemaphoreGuard guard(self.head_mutex_);
     VolumeHead head = self.head_;
@@ -200,6 +211,7 @@ Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes
   if (outcome) {
     frozen_.clear();
     commit_error_.reset();
+    committed_ns_ = context_.reactor.now_ns();
     if (part > 0) {
       if (auto dropped = co_await context_.logs.drop_before(head_.id, part); !dropped)
         LOG_WARN("volume {}: {}", name_, dropped.error().message());
@@ -302,12 +314,14 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   head.root_height = snapshot.root_height;
   head.size_bytes = snapshot.size_bytes;
   head.journal_position = context_.journal.last_sequence();
+  head.lost = false;
   CO_TRY(co_await publish(std::move(head), {}));
   root_ = {snapshot.root, snapshot.root_height};
   active_.clear();
   unlogged_.clear();
   commit_error_.reset();
-  if (failed_ && failed_->kind() == ErrorKind::kIo) failed_.reset();
+  if (lost_ || unrecovered_) failed_.reset();
+  lost_ = unrecovered_ = false;
   context_.journal.reclaim();
   commit_done_.wake_all();
   co_return Result<void>{};
@@ -334,7 +348,7 @@ Task<Result<void>> Volume::remove(std::vector<std::string> snapshots) {
   unlogged_.clear();
   context_.journal.reclaim();
   commit_done_.wake_all();
-  if (head_.durability == static_cast<uint8_t>(Durability::kPool)) {
+  if (is_logged()) {
     if (auto removed = co_await context_.logs.remove(head_.id); !removed)
       LOG_WARN("volume {}: {}", name_, removed.error().message());
   }
@@ -359,6 +373,41 @@ Task<Result<void>> Volume::release() {
   co_return Result<void>{};
 }
 
+// Moves [begin, entry.end) of the active map, which lies in the oldest file, to the log's end. What
+// cannot be read any more is given up: the volume is lost from then on, others go on.
+Task<Result<void>> Volume::reappend(uint64_t begin, DirtyMap::Entry entry) {
+  const uint64_t limit = context_.journal.max_payload_bytes();
+  uint64_t step = limit;
+  std::vector<std::byte> data;
+  for (uint64_t at = begin; at < entry.end;) {
+    const uint64_t size = entry.zero ? entry.end - at : std::min(step, entry.end - at);
+    data.resize(entry.zero ? 0 : size);
+    if (!entry.zero) {
+      auto got = co_await context_.journal.read(
+          {entry.place.file, entry.place.position + (at - begin)}, data);
+      const bool damaged = !got && got.error().kind() == ErrorKind::kCorrupt;
+      if (damaged && size > kBlockBytes) {
+        step = kBlockBytes;
+        continue;
+      }
+      if (damaged) {
+        if (!lost_) fail_lost(got.error().message());
+        CO_TRY(co_await record_loss());
+        active_.erase(at, at + size);
+        at += size;
+        continue;
+      }
+      CO_TRY(std::move(got));
+    }
+    context_.journal.admit_reserved(data.size());
+    CO_TRY(co_await context_.journal.append(entry.zero ? RecordType::kZero : RecordType::kWrite,
+                                            head_.id, head_.epoch, at, size, data,
+                                            JournalPath::kCached));
+    at += size;
+  }
+  co_return Result<void>{};
+}
+
 Task<Result<void>> Volume::reappend_stragglers() {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
@@ -369,31 +418,21 @@ Task<Result<void>> Volume::reappend_stragglers() {
   co_await commit_mutex_.acquire();
   SemaphoreGuard guard(commit_mutex_);
   const JournalFile* oldest = context_.journal.oldest_file();
-  struct Straggler {
-    uint64_t begin;
-    DirtyMap::Entry entry;
-  };
-  std::vector<Straggler> stragglers;
+  std::vector<std::pair<uint64_t, DirtyMap::Entry>> stragglers;
   for (const auto& [begin, entry] : active_.entries())
-    if (entry.place.file == oldest) stragglers.push_back({begin, entry});
-  std::vector<std::byte> data;
-  for (const Straggler& s : stragglers) {
-    const uint64_t limit = context_.journal.max_payload_bytes();
-    for (uint64_t at = s.begin; at < s.entry.end;) {
-      const uint64_t size = s.entry.zero ? s.entry.end - at : std::min(limit, s.entry.end - at);
-      data.resize(s.entry.zero ? 0 : size);
-      if (!s.entry.zero)
-        CO_TRY(co_await context_.journal.read(
-            {s.entry.place.file, s.entry.place.position + (at - s.begin)}, data));
-      context_.journal.admit_reserved(data.size());
-      CO_TRY(co_await context_.journal.append(s.entry.zero ? RecordType::kZero : RecordType::kWrite,
-                                              head_.id, head_.epoch, at, size, data,
-                                              JournalPath::kCached));
-      at += size;
-    }
+    if (entry.place.file == oldest) stragglers.emplace_back(begin, entry);
+  if (stragglers.empty()) co_return Result<void>{};
+  // A rescue may point the map elsewhere meanwhile; the places copied here must stay.
+  JournalFile* file = stragglers.front().second.place.file;
+  ++file->pins;
+  Result<void> outcome;
+  for (const auto& [begin, entry] : stragglers) {
+    outcome = co_await reappend(begin, entry);
+    if (!outcome) break;
   }
+  --file->pins;
   context_.journal.reclaim();
-  co_return Result<void>{};
+  co_return outcome;
 }
 
 }  // namespace squall

@@ -68,14 +68,20 @@ Task<Result<ImportSession>> HostVolumes::begin_import(ImportRequest request) {
   CO_TRY(check_new_name(request.name));
   CO_TRY(check_size(request.size_bytes));
   CO_TRY(check_store(request.store));
+  constexpr size_t kImportsMax = 256;  // bounds their memory
+  if (imports_.size() >= kImportsMax)
+    co_return fail(ErrorKind::kBusy, "{} imports are under way; wait for one to end", kImportsMax);
+  CO_TRY(take_catalog_room(1));
   ++reserved_names_[request.name];
   auto id = co_await new_ids(1);
   if (!id) {
     reserved_names_.erase(request.name);
     co_return std::unexpected(id.error());
   }
-  auto disk = std::make_shared<ImportDisk>(records_, request.size_bytes, Placement{request.store},
-                                           request.deduplicate);
+  PoolRoom::Store& room = room_.store(request.store);
+  auto disk = std::make_shared<ImportDisk>(
+      records_, request.size_bytes, Placement{request.store}, request.deduplicate,
+      [this, &room](uint64_t bytes) { return room_.take(room, bytes); });
   imports_.emplace(*id, Import{std::move(request), std::move(disk)});
   co_return ImportSession{*id, fmt::format(":import-{}", *id)};
 }
@@ -135,6 +141,7 @@ Task<Result<void>> HostVolumes::put_image(std::string name, SnapshotHead head) {
 Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string from) {
   auto pass = gate_.enter();
   CO_TRY(check_new_name(name));
+  CO_TRY(take_catalog_room(1));
   const NameHold hold(reserved_names_, name);
   CO_TRY_ASSIGN(const uint64_t id, co_await new_ids(1));
   SnapshotHead head;
@@ -214,6 +221,7 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
+  info.lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
   if (entry.stateless != nullptr) {
     info.dirty_bytes = entry.stateless->scratch_bytes();
     info.bytes_read += entry.stateless->bytes_read;
@@ -273,6 +281,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
   for (uint64_t i = 1; i <= request.count; ++i)
     names.push_back(request.count == 1 ? request.name : fmt::format("{}-{}", request.name, i));
   for (const std::string& name : names) CO_TRY(check_new_name(name));
+  CO_TRY(take_catalog_room(names.size()));
   std::vector<std::unique_ptr<NameHold>> holds;
   for (const std::string& name : names)
     holds.push_back(std::make_unique<NameHold>(reserved_names_, name));
@@ -433,6 +442,7 @@ Task<Result<SnapshotInfo>> HostVolumes::create_snapshot(std::string volume, std:
   if (entry->snapshots.contains(snapshot))
     co_return fail(ErrorKind::kExists, "snapshot {}@{} exists; choose another name", volume,
                    snapshot);
+  CO_TRY(take_catalog_room(1));
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY_ASSIGN(const uint64_t id, co_await new_ids(1));
   CO_TRY_ASSIGN(const SnapshotHead head, co_await disk->snapshot(snapshot, id));

@@ -84,6 +84,8 @@ class Campaign:
         check = moment()
         self.daemon.process.wait(30)
         self.daemon.kill()
+        for writer in self.writers:
+            writer.handle = None  # requests without an answer would keep it, and it them
         if fio:
             fio.finish()
         self.restart()

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Clients that outlive a daemon, and daemons that outlive a client.
 
-A daemon is killed under QEMU's NBD client with requests outstanding: after the restart they are
-resent and answered, and every write is there. A writing client is killed with many requests in
+A daemon is killed, or told to stop, under QEMU's NBD client with requests outstanding: after the
+restart they are resent and answered, and every write is there. A writing client is killed with many requests in
 flight: once the next client writes, nothing of the dead one may land any more. On TCP, where
 nobody can tell a dead client from a quiet one, the same holds for a client that still lives.
 
@@ -59,7 +59,7 @@ def qemu_io(daemon, volume):
 
 
 def outlive_daemon(daemon, volume, choices):
-    """Writes go on over a kill and a restart; all of them succeed and are there."""
+    """Writes go on over a kill or a stop, and a start; all of them succeed and are there."""
     client = qemu_io(daemon, volume)
     patterns = {}
 
@@ -74,7 +74,7 @@ def outlive_daemon(daemon, volume, choices):
 
     write_some(60)
     time.sleep(choices.uniform(0, 0.02))
-    daemon.kill()
+    daemon.kill() if choices.random() < 0.6 else daemon.stop()
     write_some(20)
     time.sleep(0.1)
     daemon.start()

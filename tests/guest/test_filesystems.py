@@ -4,8 +4,8 @@
 A guest writes files to four volumes at once, ext4 and xfs in both durability scopes, and says on
 its console which file it has synced, and its checksum. Guest and daemon are killed (SIGKILL both:
 the guest's page cache is gone, what the daemon had acknowledged is not). Another guest replays the
-file systems' logs, and every synced file must be there with its checksum; then it writes on and both
-are killed again. This time the host's journal is lost, too: the volumes of scope `pool` are taken
+file systems' logs, and every synced file must be there with its checksum; then it writes on and
+both are killed again. This time the host's journal is lost, too: the volumes of scope `pool` are taken
 over, hold what was flushed and not all that was written, and must satisfy the same.
 
 The host makes the file systems and checks them: ext4 at once after each kill (e2fsck replays the
@@ -14,6 +14,7 @@ log, then must find nothing), xfs when the guest has replayed its log (xfs_repai
 SQUALL_ROUNDS: kills of both before the loss of the journal (1). SQUALL_SEED: repeats the choices.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -35,6 +36,7 @@ DISKS = {  # in the order of /dev/vdb, vdc, ...
 # Two volumes are clones of one image, and so have one UUID, which xfs minds.
 MOUNT_OPTIONS = {"ext4": "rw", "xfs": "nouuid"}
 MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q")}
+SYNCED_MIN = 6  # files per volume before each kill
 SIZE = 320 << 20  # mkfs.xfs makes none below 300 MiB
 
 # $1: where. Every file is announced when it is durable; every third one is replaced later, without
@@ -84,23 +86,20 @@ class Trial:
             self.daemon.squall("volume", "create", volume, "--from",
                                f"empty-{file_system(volume)}", *options)
 
-    def boot(self, volumes):
+    @contextlib.contextmanager
+    def guest(self, volumes):
         """On a fresh clone of the template, with the volumes mounted, all synced files verified."""
         self.boots += 1
         root = f"root-{self.boots}"
         self.daemon.squall("volume", "create", root, "--from", "debian", "--stateless")
-        guest = Guest(self.daemon, [root, *volumes]).__enter__()
-        try:
+        with Guest(self.daemon, [root, *volumes]) as guest:
             for number, volume in enumerate(volumes):
                 device = f"/dev/vd{chr(ord('b') + number)}"
                 kind, where = file_system(volume), mount_point(volume)
                 guest.console.run(f"set +m; mkdir -p {where}; "
                                   f"mount -t {kind} -o {MOUNT_OPTIONS[kind]} {device} {where}")
                 self.verify(guest, volume)
-        except BaseException as error:
-            guest.__exit__(type(error), error, None)
-            raise
-        return guest
+            yield guest
 
     def verify(self, guest, volume):
         files = self.synced[volume]
@@ -112,25 +111,29 @@ class Trial:
             f"cd {mount_point(volume)} && sha256sum --quiet -c /sums-{volume} && echo good; cd /")
         assert output.strip() == "good", f"{volume}: {output}"
 
-    def write(self, guest, volumes):
-        guest.console.upload("/write", WRITE)
-        for volume in volumes:
-            guest.console.run(f"sh /write {mount_point(volume)} {self.boots} {volume} & true")
+    def write_and_die(self):
+        """Guest and daemon end at a random moment after every volume has some new files."""
+        with self.guest(list(DISKS)) as guest:
+            guest.console.upload("/write", WRITE)
+            # All in one command, whose end is not waited for: what they print mixes with all else.
+            writers = [f"sh /write {mount_point(volume)} {self.boots} {volume} &" for volume in DISKS]
+            guest.console.start(" ".join(writers) + " true")
+            before = {volume: len(names) for volume, names in self.synced.items()}
+            deadline = time.monotonic() + 240
+            while min(len(self.synced[v]) - before[v] for v in DISKS) < SYNCED_MIN:
+                assert time.monotonic() < deadline, "the guest hardly writes"
+                time.sleep(0.2)
+                self.note_synced(guest)
+            time.sleep(self.choices.uniform(0, 3))
+            for victim in self.choices.sample((self.daemon, guest), 2):
+                victim.kill()
+            self.note_synced(guest)
 
-    def kill_both(self, guest):
-        time.sleep(self.choices.uniform(6, 12))
-        if self.choices.random() < 0.5:
-            self.daemon.kill()
-            guest.kill()
-        else:
-            guest.kill()
-            self.daemon.kill()
-        found = 0
+    def note_synced(self, guest):
+        guest.console.drain()
         for match in re.finditer(r"^synced (\S+) (\S+) ([0-9a-f]{64})\r?$", guest.log(), re.M):
             volume, name, checksum = match.groups()
-            found += name not in self.synced[volume]
             self.synced[volume][name] = checksum
-        assert found > 0, "the guest did not get to write anything"
 
     def check_from_outside(self, volume, replayed):
         disk = os.path.join(self.daemon.home, "disk.raw")
@@ -156,16 +159,12 @@ def main():
     with ConfiguredDaemon({"journal": {"size": "256M"}}) as daemon:
         trial = Trial(daemon, choices)
         trial.create(files)
-        guest = trial.boot(list(DISKS))
         for _ in range(ROUNDS):
-            trial.write(guest, list(DISKS))
-            trial.kill_both(guest)
+            trial.write_and_die()
             daemon.start()
             for volume in DISKS:
                 trial.check_from_outside(volume, replayed=False)
-            guest = trial.boot(list(DISKS))
-        trial.write(guest, list(DISKS))
-        trial.kill_both(guest)
+        trial.write_and_die()
 
         shutil.rmtree(os.path.join(daemon.home, "journal"))
         daemon.start()
@@ -173,11 +172,10 @@ def main():
         for volume in survivors:
             daemon.squall("volume", "takeover", volume)
             trial.check_from_outside(volume, replayed=False)
-        guest = trial.boot(survivors)
-        for volume in survivors:
-            guest.console.run(f"umount {mount_point(volume)}")
-        assert guest.complaints() == "", guest.complaints()
-        guest.kill()
+        with trial.guest(survivors) as guest:
+            for volume in survivors:
+                guest.console.run(f"umount {mount_point(volume)}")
+            assert guest.complaints() == "", guest.complaints()
         for volume in survivors:
             trial.check_from_outside(volume, replayed=True)
         counts = ", ".join(f"{len(names)} on {volume}" for volume, names in trial.synced.items())

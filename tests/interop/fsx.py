@@ -306,6 +306,8 @@ class Exerciser(Requests):
                     disk.put(request.offset, request.data)
             unknown = [request for request in requests if request.error != 0]
             disk.content = settle(disk.name, self.read_export(disk.name), disk.content, unknown)
+            for request in requests:
+                request.handle = None  # which would keep it for want of an answer
         self.check_all()
 
     def check_all(self):

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""fsx.py (which see) on a few seeds: SQUALL_SEEDS of them (3), SQUALL_OPS operations each (1500)."""
+"""fsx.py (which see) on a few seeds: SQUALL_SEEDS of them (3), SQUALL_OPS operations each (1500).
+"""
 import os
 
 from support import script

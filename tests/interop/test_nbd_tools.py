@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""Everyday NBD tools on the daemon: listing hundreds of exports, multi-conn copies, maps, qemu-io scripts with 512-byte requests, fio's verify jobs, and
-that all of it is still there after the daemon was killed and started again.
+"""Everyday NBD tools on the daemon: listing hundreds of exports, multi-conn copies, maps, qemu-io
+scripts with 512-byte requests, qemu-img bench, fio's verify jobs, and that all of it is still there
+after the daemon was killed and started again.
 
 SQUALL_EXPORTS (300) and SQUALL_FIO_MIB (24) make it longer.
 """
@@ -106,6 +107,20 @@ def check_qemu_io(daemon, directory):
         run("qemu-io", "-f", "raw", "-c", "write 64M 512", uri, status=1)
 
 
+def check_qemu_img_bench(daemon, directory):
+    """Many requests at once, written with flushes, read, and unaligned; all of it is there."""
+    daemon.squall("volume", "create", "bench", "--size", "32M")
+    for uri in (daemon.uri("bench"), daemon.uri("io-stateless")):
+        bench = ("qemu-img", "bench", "-f", "raw", "-t", "none")
+        run(*bench, "-w", "--pattern=71", "-c", "2000", "-d", "64", "-s", "4k",
+            "--flush-interval=64", uri)
+        run(*bench, "-c", "2000", "-d", "64", "-s", "4k", uri)
+        run(*bench, "-w", "--pattern=72", "-c", "1000", "-d", "32", "-s", "1536", "-S", "3k",
+            "-o", "8388608", "--flush-interval=100", "--no-drain", uri)
+        run("qemu-io", "-f", "raw", "-c", "read -P 71 0 8000k", "-c", "read -P 72 8M 1536",
+            "-c", "read -P 72 8391680 1536", "-c", "read -P 72 11457536 1536", uri)
+
+
 def check_fio(daemon, directory):
     jobs = {"mixed": ("--rw=randwrite", "--bsrange=512-128k", "--iodepth=32"),
             "unaligned": ("--rw=randrw", "--bsrange=512-128k", "--bs_unaligned=1", "--iodepth=8",
@@ -146,8 +161,8 @@ def check_restart(daemon, directory):
 
 def main():
     with tempfile.TemporaryDirectory(prefix="squall-tools-") as directory, Daemon() as daemon:
-        run_checks(check_list, check_map, check_copies, check_qemu_io, check_fio,
-                   check_restart, arguments=(daemon, directory))
+        run_checks(check_list, check_map, check_copies, check_qemu_io, check_qemu_img_bench,
+                   check_fio, check_restart, arguments=(daemon, directory))
 
 
 if __name__ == "__main__":

@@ -133,7 +133,10 @@ bool NbdServer::add_connection(int handle) {
   if (!identity) return false;  // gone already
   Gate::Pass pass = serving_.enter();
   if (!pass) return false;
-  if (!identity->is_unix) network_.set_no_delay(handle);
+  if (!identity->is_unix) {
+    network_.set_no_delay(handle);
+    network_.give_up_after(handle, config_.dead_peer_s);
+  }
   connections_.push_back(std::make_unique<Connection>(context_, handle, std::move(*identity)));
   ++stats_.connections_accepted;
   ++stats_.connections_open;

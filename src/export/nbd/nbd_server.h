@@ -26,6 +26,7 @@ class Connection;
 struct NbdConfig {
   std::vector<Endpoint> endpoints;  // the unix socket's, and TCP where wanted
   NbdLimits limits;
+  uint64_t dead_peer_s = 60;  // a TCP client without a sign of life for so long is taken for dead
 };
 
 // A connection, for listings.

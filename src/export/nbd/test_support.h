@@ -42,6 +42,7 @@ class NamedNetwork final : public Network {
   }
   bool is_hung_up(int handle) override { return inner_.is_hung_up(handle); }
   void set_no_delay(int) override {}
+  void give_up_after(int, uint64_t) override {}
   void shutdown(int handle) override { inner_.shutdown(handle); }
   void close(int handle) override { inner_.close(handle); }
 
