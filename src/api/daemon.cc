@@ -30,6 +30,7 @@
 #include "io/posix_file_system.h"
 #include "io/posix_network.h"
 #include "io/uring_reactor.h"
+#include "pool/collector.h"
 #include "pool/pool.h"
 #include "volume/host_volumes.h"
 
@@ -136,6 +137,9 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                             *volumes_, config_.gc);
+    collector_->start();
     check_executor_ = make_thread_executor(reactor_, "squall-check");
     checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
@@ -155,6 +159,8 @@ class Data : public RestHost {
     co_await close_exports();
     if (checks_ != nullptr) co_await checks_->stop();
     checks_.reset();
+    if (collector_ != nullptr) co_await collector_->stop();
+    collector_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -166,6 +172,9 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  CollectorStatus gc_status() override { return collector_->status(); }
+  uint64_t start_gc() override { return collector_->request(); }
+  void cancel_gc() override { collector_->cancel(); }
   Result<uint64_t> start_check(CheckRequest request) override {
     return checks_->start(request.rate_bytes_per_s);
   }
@@ -239,6 +248,7 @@ class Data : public RestHost {
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Collector> collector_;
   std::unique_ptr<Executor> check_executor_;
   std::unique_ptr<CheckJob> checks_;
   Admission admission_;
@@ -354,6 +364,7 @@ Task<Result<StatusInfo>> Data::status() {
   status.dirty_bytes = totals.dirty_bytes;
   status.bytes_read = totals.bytes_read;
   status.bytes_written = totals.bytes_written;
+  status.gc = gc_status();
   status.memory_bytes = resident_bytes();
   const PoolStats pool = (co_await pool_->stats()).value_or(PoolStats{});
   status.cache_bytes = pool.cache.bytes;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check/check_job.h"
+#include "pool/collector.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -37,6 +38,10 @@ struct SpaceStatus {
   std::string advice;  // what to do; empty when all is well
 };
 
+struct GcStarted {
+  uint64_t ticket = 0;  // CollectorStatus.ticket reaches it when the collection has ended
+};
+
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
@@ -59,6 +64,7 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+  CollectorStatus gc;  // garbage collection
   // Deduplication since the daemon started; blocks of 4 KiB.
   uint64_t dedup_blocks_seen = 0;
   uint64_t dedup_blocks_shared = 0;

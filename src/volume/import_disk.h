@@ -45,6 +45,8 @@ class ImportDisk : public WritableDisk {
   // Ends intake, builds the index and makes everything durable.
   Task<Result<IndexRoot>> finish();
   Task<void> close();
+  // At most `most` of the runs written so far that begin at `block` or later, in order.
+  std::vector<BlockRun> data_runs(uint64_t block, size_t most) const;
 
  private:
   std::vector<BlockRun> runs_of(uint64_t block, uint64_t count) const;

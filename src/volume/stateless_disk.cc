@@ -228,6 +228,7 @@ Task<Result<void>> StatelessDisk::read_sparse(uint64_t offset, Bytes to,
   if (offset + to.size() > size_bytes_)
     co_return fail(ErrorKind::kInvalid, "stateless volume {}: read beyond its end", volume_id_);
   bytes_read += to.size();
+  const Epochs::Pass operation = scratch_.records.begin();
   const std::vector<Run> plan = runs(offset, to.size(), ~size_t{0});
   for (const Run& run : plan) {
     const Bytes part = to.subspan(run.begin - offset, run.end - run.begin);
@@ -252,6 +253,7 @@ Task<Result<void>> StatelessDisk::status(uint64_t offset, uint64_t length, size_
                                          std::vector<DiskExtent>& extents) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "stateless volume {} is closed", volume_id_);
+  const Epochs::Pass operation = scratch_.records.begin();
   const std::vector<Run> plan = runs(offset, length, max_extents);
   for (const Run& run : plan) {
     if (run.state == kBase) {
@@ -269,6 +271,7 @@ Task<Result<void>> StatelessDisk::status(uint64_t offset, uint64_t length, size_
 Task<Result<void>> StatelessDisk::prefetch(uint64_t offset, uint64_t length) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "stateless volume {} is closed", volume_id_);
+  const Epochs::Pass operation = scratch_.records.begin();
   co_return co_await prefetch_base(scratch_.reactor, scratch_.records, base_, offset, length);
 }
 
@@ -317,6 +320,7 @@ Task<Result<void>> StatelessDisk::write_block_part(uint64_t offset, ConstBytes f
   const uint64_t begin = block * kBlockBytes;
   AlignedBuffer content(std::min(kBlockBytes, size_bytes_ - begin));
   if (now == kBase) {
+    const Epochs::Pass operation = scratch_.records.begin();
     std::vector<DiskExtent> extents;
     CO_TRY(co_await read_base(scratch_.reactor, scratch_.records, base_, begin, content.bytes(),
                               extents));

@@ -77,6 +77,7 @@ Task<Result<Volume::LoggedData>> Volume::read_log(uint64_t known) {
 
 // The caller holds commit_mutex_, and nothing is dirty.
 Task<Result<void>> Volume::fold_in(LoggedData data, bool take_over) {
+  const Epochs::Pass operation = context_.records.begin();
   IndexRoot root = root_;
   if (!data.map.empty()) {
     CO_TRY_ASSIGN(root, co_await build_root(data.map, data.memory, head_.size_bytes));

@@ -101,8 +101,8 @@ Task<Result<ImageInfo>> HostVolumes::finish_import(uint64_t session) {
   head.store = it->second.request.store;
   head.deduplicate = it->second.request.deduplicate;
   const std::shared_ptr<ImportDisk> disk = it->second.disk;
+  const Epochs::Pass operation = records_.begin();
   auto root = co_await disk->finish();
-  imports_.erase(session);
   Result<void> done;
   if (root) {
     head.root = root->address;
@@ -111,8 +111,12 @@ Task<Result<ImageInfo>> HostVolumes::finish_import(uint64_t session) {
   } else {
     done = std::unexpected(root.error().wrap(fmt::format("import of image {}", name)));
   }
+  imports_.erase(session);  // not sooner: until the image is there, this is what keeps its chunks
   reserved_names_.erase(name);
-  if (!done) co_return std::unexpected(done.error());
+  if (!done) {
+    ++removals_;
+    co_return std::unexpected(done.error());
+  }
   co_return describe_image(name, head);
 }
 
@@ -120,10 +124,12 @@ Task<Result<void>> HostVolumes::abort_import(uint64_t session) {
   const auto it = imports_.find(session);
   if (it == imports_.end() || it->second.finishing)
     co_return fail(ErrorKind::kNotFound, "import session {} does not exist", session);
-  const Import import = std::move(it->second);
-  imports_.erase(it);
+  it->second.finishing = true;
+  const Import import = it->second;
+  co_await import.disk->close();  // its reads need its chunks until then
+  imports_.erase(session);
   reserved_names_.erase(import.request.name);
-  co_await import.disk->close();
+  ++removals_;
   co_return Result<void>{};
 }
 
@@ -166,6 +172,8 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     head.store = origin.store;
     head.deduplicate = origin.deduplicate;
   }
+  // What it was made from may go away, or on, before the image is there.
+  const RootPin pin(pins_, {head.root, head.root_height});
   head.id = id;
   head.created_s = reactor_.wall_clock_s();
   head.source = from;
@@ -195,6 +203,7 @@ Task<Result<void>> HostVolumes::remove_image(std::string name) {
   transaction.puts.push_back({std::string(kHeadKey), std::nullopt});
   CO_TRY(co_await meta_.commit(std::move(transaction)));
   images_.erase(name);
+  ++removals_;
   co_return Result<void>{};
 }
 
@@ -270,6 +279,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
     head.deduplicate = head.deduplicate && origin.deduplicate;
   }
   CO_TRY(check_size(head.size_bytes));
+  const RootPin pin(pins_, {head.root, head.root_height});  // its origin may be removed meanwhile
   head.created_s = reactor_.wall_clock_s();
   head.parent = request.from;
   head.cache_mode = static_cast<uint8_t>(request.cache);
@@ -336,6 +346,7 @@ Task<Result<void>> HostVolumes::remove_volume(std::string name, bool force) {
     co_await disk->close();
   }
   entry->removed = true;
+  ++removals_;
   names_by_id_.erase(entry->head.id);
   volumes_.erase(name);
   co_return Result<void>{};
@@ -470,6 +481,7 @@ Task<Result<void>> HostVolumes::remove_snapshot(std::string volume, std::string 
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY(co_await disk->remove_snapshot(snapshot));
   entry->snapshots.erase(snapshot);
+  ++removals_;
   co_return Result<void>{};
 }
 

@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 import nbd
 from crash_support import CommandFailed, ConfiguredDaemon, is_root, seed_from_environment
-from small_disk import SmallDisk
+from small_disk import FileDisk, SmallDisk
 
 MIB = 1 << 20
 ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "4"))
@@ -283,6 +283,44 @@ def other_store(choices):
             missing_at_start(daemon, path, content, steady.content)
 
 
+def hanging_store(choices):
+    """Writes to the second store hang, as on a disk whose path is gone: its volumes wait, those of
+    the first do not, and everything goes on when it answers again."""
+    with FileDisk(400) as disk:
+        path = f"{disk.path}/store"
+        with ConfiguredDaemon(JOURNAL, init_args=["--store", f"second={path}"]) as daemon:
+            daemon.squall("volume", "create", "first", "--size", "256M")
+            daemon.squall("volume", "create", "second", "--size", "256M", "--store", "second")
+            content = Content(daemon, "second", choices)
+            handle = daemon.nbd("second")
+            for number in range(4):
+                content.write(handle, number * MIB)
+            daemon.squall("snapshot", "create", "second@s")
+            disk.freeze()
+            for number in range(4, 12):  # into the journal
+                content.write(handle, number * MIB)
+            handle.flush()
+            with Steady(Content(daemon, "first", random.Random(choices.random()))) as steady:
+                stuck = threading.Thread(target=daemon.squall, args=("snapshot", "create", "second@t"))
+                stuck.start()
+                for number in range(4):
+                    daemon.squall("snapshot", "create", f"first@{number}", timeout_s=20)
+                    daemon.squall("volume", "create", f"more-{number}", "--size", "64M", timeout_s=20)
+                    time.sleep(0.4)
+                assert stuck.is_alive(), "a snapshot of a volume whose store hangs is said to be there"
+                assert daemon.json("status")["dirty_bytes"] > 0
+                content.check()
+                disk.thaw()
+                stuck.join(30)
+                assert not stuck.is_alive()
+            handle.shutdown()
+            content.check("second@t")
+            worst_s = max(steady.latencies_s)
+            assert worst_s < 3, f"a store that hangs holds up the other one for {worst_s:.1f} s"
+            steady.content.check()
+    print(f"hanging store: {len(steady.latencies_s)} rounds, the slowest {worst_s:.2f} s", flush=True)
+
+
 def missing_at_start(daemon, path, away, there):
     daemon.stop()
     os.rename(path, path + "-away")
@@ -342,7 +380,7 @@ def main():
         return
     choices = random.Random(seed_from_environment())
     wanted = sys.argv[1:]
-    for case in (everything_on_one_disk, filled_under_load, other_store, thresholds):
+    for case in (everything_on_one_disk, filled_under_load, other_store, hanging_store, thresholds):
         if not wanted or case.__name__ in wanted:
             case(choices)
 

@@ -1,7 +1,8 @@
-"""Disks of a few MiB that a test fills to the last byte (tmpfs: needs root)."""
+"""Disks of a few MiB that a test fills, freezes or breaks (tmpfs, or ext4 in a file: needs root)."""
 
 import errno
 import os
+import shutil
 import subprocess
 import tempfile
 
@@ -50,3 +51,36 @@ class SmallDisk:
     def free(self):
         """Gives back what fill() took."""
         os.unlink(self.filler)
+
+
+class FileDisk:
+    """An ext4 of `size_mib` in a sparse file, which can be frozen: writes to it hang until thaw()."""
+
+    def __init__(self, size_mib):
+        self.directory = tempfile.mkdtemp(prefix="sq-disk-")
+        self.image = os.path.join(self.directory, "image")
+        self.path = os.path.join(self.directory, "mnt")
+        self.size_mib = size_mib
+        self.frozen = False
+
+    def __enter__(self):
+        os.mkdir(self.path)
+        with open(self.image, "wb") as file:
+            file.truncate(self.size_mib << 20)
+        run("mkfs.ext4", "-q", "-F", self.image)
+        run("mount", "-o", "loop", self.image, self.path)
+        return self
+
+    def __exit__(self, *_):
+        self.thaw()
+        run("umount", "--lazy", self.path)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def freeze(self):
+        run("fsfreeze", "--freeze", self.path)
+        self.frozen = True
+
+    def thaw(self):
+        if self.frozen:
+            run("fsfreeze", "--unfreeze", self.path)
+        self.frozen = False
