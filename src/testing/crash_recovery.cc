@@ -100,6 +100,7 @@ std::string CrashRecovery::work_on(sim::SimDisk& disk, Found found) {
     auto volumes = host.run(host.volumes().list_volumes());
     if (!volumes) return volumes.error().message();
     for (const VolumeInfo& info : *volumes) {
+      if (info.lost) continue;  // takes nothing until it is rolled back, and was verified as such
       auto opened = host.run(host.volumes().open_disk(info.name));
       if (!opened) return opened.error().message();
       Content& content = found[info.name];

@@ -131,10 +131,20 @@ TEST_F(GhostsTest, AFlushOfScopePoolIsInTheVolumeThatIsTakenOverOrFails) {
     ASSERT_TRUE(host_->run(write_block(first(), "v", 0, 1, true)));
     HostVolumes& other = join(2);
     std::optional<Result<VolumeInfo>> taken;
-    spawn(other.takeover_volume("v", false), [&](Result<VolumeInfo> r) { taken = std::move(r); });
-    for (int i = 0; i < steps && !taken; ++i) host_->reactor().run_once();
-    const auto flushed = host_->run(write_block(first(), "v", 1, 2, true));
-    run_until(host_->reactor(), [&] { return taken.has_value(); });
+    std::optional<Result<void>> ended;
+    auto take = [&] {
+      spawn(other.takeover_volume("v", false), [&](Result<VolumeInfo> r) { taken = std::move(r); });
+    };
+    auto flush = [&] {
+      spawn(write_block(first(), "v", 1, 2, true), [&](Result<void> r) { ended = std::move(r); });
+    };
+    // A takeover fences the old owner with its first step: flushes begin before it, too.
+    const bool flush_first = steps % 2 == 0;
+    flush_first ? flush() : take();
+    for (int i = 0; i < steps && !taken && !ended; ++i) host_->reactor().run_once();
+    flush_first ? take() : flush();
+    run_until(host_->reactor(), [&] { return taken.has_value() && ended.has_value(); });
+    const Result<void>& flushed = *ended;
     // A takeover that meets a commit of the old owner fails. Whoever comes next finds it all.
     HostVolumes& owner = *taken ? other : join(3);
     if (!*taken) {
