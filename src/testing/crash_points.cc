@@ -64,6 +64,7 @@ CrashOptions CrashOptions::from_environment() {
   options.full = number("SQUALL_CRASH_FULL", 0) != 0 || !options.only.empty();
   options.first_seed = number("SQUALL_SEED", 1);
   options.seeds = number("SQUALL_SEEDS", 1);
+  options.points = number("SQUALL_CRASH_POINTS", options.points);
   options.policies = number("SQUALL_CRASH_POLICIES", options.full ? 8 : 3);
   if (!options.only.empty()) options.policies = 0;
   return options;

@@ -224,6 +224,57 @@ Task<void> age(CrashWorld& world) {
   co_await world.sleep_ms(35'000);
 }
 
+// ---- what is stored once, and what nothing reaches any more ----
+
+Task<void> deduplicate(CrashWorld& world) {
+  co_await world.copy("s", "n-back", 16'384, 49'152);
+  co_await world.commit("n-back");
+  co_await world.write("s", 16'384, 49'152);
+  co_await world.copy("n-back", "s", 16'384, 32'768);
+  co_await world.commit("s");
+}
+Task<void> make_garbage(CrashWorld& world) {
+  for (int i = 0; i < 3; ++i) {
+    co_await world.write("s", 8192, 90'000);
+    co_await world.copy("s", "n-back", 20'480, 65'536);
+    co_await world.commit("n-back");
+    co_await world.commit("s");
+    if (i == 1) co_await world.snapshot("s", "kept");
+  }
+  co_await world.remove_snapshot("s", "old");
+  co_await world.remove_image("base");
+}
+void garbage(CrashWorld& world) {
+  world.run(make_garbage(world));
+  world.stop();  // seals the segments
+  world.start();
+}
+Task<void> collect(CrashWorld& world) {
+  co_await world.collect_garbage();
+}
+Task<void> collect_twice(CrashWorld& world) {
+  co_await world.collect_garbage();
+  co_await world.copy("n-back", "s", 20'480, 65'536);
+  co_await world.commit("s");
+  co_await world.remove_snapshot("s", "kept");
+  co_await world.collect_garbage();
+}
+Task<void> commit_and_clone(CrashWorld& world) {
+  co_await world.copy("n-back", "s", 20'480, 65'536);
+  co_await world.commit("s");
+  co_await world.snapshot("s", "new");
+  co_await world.create(volume("clone", "s@new", 0, CacheMode::kWriteback, Durability::kHost));
+  co_await world.write("clone", 30'000, 9000);
+  co_await world.commit("clone");
+  co_await world.remove_snapshot("s", "kept");
+}
+Task<void> collect_beside(CrashWorld& world) {
+  size_t left = 1;
+  spawn(commit_and_clone(world), [&] { --left; });
+  co_await world.collect_garbage();
+  while (left > 0) co_await sleep_ns(world.host().reactor(), 50'000);
+}
+
 void stop(CrashWorld& world) {
   world.stop();
 }
@@ -283,6 +334,10 @@ const std::vector<Scenario>& crash_scenarios() {
       {.name = "import-abort", .act = beside<import_abort>},
       {.name = "journal-roll", .act = beside<roll, 20>},
       {.name = "journal-rescue", .act = beside<rescue>},
+      {.name = "deduplicate", .act = beside<deduplicate>},
+      {.name = "collect", .prepare = garbage, .act = beside<collect>},
+      {.name = "collect-twice", .prepare = garbage, .act = beside<collect_twice>},
+      {.name = "collect-beside", .prepare = garbage, .act = beside<collect_beside>},
       {.name = "idle", .act = alone<idle>},
       {.name = "age", .act = beside<age>},
       {.name = "stop", .prepare = unsettled, .act = stop},

@@ -25,6 +25,8 @@ SimHostOptions CrashWorld::small_host() {
   options.quota_bytes = 128 * kKiB;
   options.segment_bytes = 256 * kKiB;
   options.fast_budget_bytes = 64 * kKiB;
+  options.collector.compact_percent = 105;
+  options.collector.compact_slack_bytes = 16 * kKiB;
   return options;
 }
 
@@ -141,6 +143,15 @@ Task<bool> CrashWorld::write(std::string name, uint64_t offset, uint64_t length,
   Change change{.kind = Change::Kind::kData, .offset = offset, .length = length};
   change.data = std::make_shared<const Content>(fresh(length));
   co_return co_await this->change(name, std::move(change), false, fua);
+}
+
+Task<bool> CrashWorld::copy(std::string from, std::string name, uint64_t offset, uint64_t length) {
+  if (!has(from)) co_return false;
+  const Content& now = volumes_.at(from).history.now();
+  const auto begin = now.begin() + static_cast<ptrdiff_t>(offset);
+  Change change{.kind = Change::Kind::kData, .offset = offset, .length = length};
+  change.data = std::make_shared<const Content>(begin, begin + static_cast<ptrdiff_t>(length));
+  co_return co_await this->change(name, std::move(change), false, false);
 }
 
 Task<bool> CrashWorld::zero(std::string name, uint64_t offset, uint64_t length, bool fua) {
@@ -278,6 +289,12 @@ Task<void> CrashWorld::carry_on() {
     co_await flush(name);
     if (!is_stateless(name)) co_await commit(name);
   }
+}
+
+Task<bool> CrashWorld::collect_garbage() {
+  if (auto done = co_await host_->collector().collect(); !done)
+    co_return failed("garbage collection", done.error());
+  co_return true;
 }
 
 // ---- verbs ----
