@@ -25,6 +25,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   pool_config.cache_bytes = options.cache_bytes;
   pool_config.segment_bytes = options.segment_bytes;
   pool_config.dedup_index_bytes = options.dedup_index_bytes;
+  pool_config.dedup_first_rate = 1;
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
   TRY_ASSIGN(volumes_, join(options));
   collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
