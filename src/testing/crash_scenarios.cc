@@ -121,13 +121,24 @@ Task<void> some_writes(CrashWorld& world) {
     if (i % 2 == 0) co_await world.flush("s");
   }
 }
+Task<Result<void>> ended(Task<void> task) {
+  co_await std::move(task);
+  co_return Result<void>{};
+}
+Task<void> together(CrashWorld& world, Task<void> one, Task<void> other) {
+  std::vector<Task<Result<void>>> tasks;
+  tasks.push_back(ended(std::move(one)));
+  tasks.push_back(ended(std::move(other)));
+  (void)co_await join_all(world.host().reactor(), std::move(tasks));
+}
 template <Act verb>
-Task<void> while_writing(CrashWorld& world) {
-  size_t left = 1;
-  spawn(some_writes(world), [&] { --left; });
+Task<void> after_a_moment(CrashWorld& world) {
   co_await sleep_ns(world.host().reactor(), 50'000);
   co_await verb(world);
-  while (left > 0) co_await sleep_ns(world.host().reactor(), 50'000);
+}
+template <Act verb>
+Task<void> while_writing(CrashWorld& world) {
+  co_await together(world, some_writes(world), after_a_moment<verb>(world));
 }
 Task<void> snapshot(CrashWorld& world) {
   co_await world.snapshot("s", "new");
@@ -269,10 +280,7 @@ Task<void> commit_and_clone(CrashWorld& world) {
   co_await world.remove_snapshot("s", "kept");
 }
 Task<void> collect_beside(CrashWorld& world) {
-  size_t left = 1;
-  spawn(commit_and_clone(world), [&] { --left; });
-  co_await world.collect_garbage();
-  while (left > 0) co_await sleep_ns(world.host().reactor(), 50'000);
+  co_await together(world, commit_and_clone(world), collect(world));
 }
 
 void stop(CrashWorld& world) {
