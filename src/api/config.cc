@@ -223,6 +223,13 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
   }
   TRY_ASSIGN(const auto* space, top.table("space"));
   if (space != nullptr) TRY(read_space(*space, file, config));
+  TRY_ASSIGN(const auto* scrub, top.table("scrub"));
+  if (scrub != nullptr) {
+    Section section(*scrub, "scrub", file);
+    TRY(section.size("rate", 0, config.scrub.rate_bytes_per_s));
+    TRY(section.number("interval_days", 0, 3650, config.scrub.interval_days));
+    TRY(section.finish());
+  }
   return top.finish();
 }
 
@@ -310,13 +317,20 @@ dead_peer_s = {}
 [space]
 warn = {}
 critical = {}
+
+# Verifies the whole pool in the background: how much it reads a second ("0": off), and how many days
+# lie between the beginnings of two passes.
+[scrub]
+rate = {}
+interval_days = {}
 )",
       quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
       quoted(format_size_exact(config.journal_bytes)),
       quoted(format_size_exact(config.cache_bytes)),
       quoted(format_size_exact(config.dedup_index_bytes)),
       quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
-      listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent);
+      listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent,
+      quoted(format_size_exact(config.scrub.rate_bytes_per_s)), config.scrub.interval_days);
 }
 
 }  // namespace squall

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "check/scrub.h"
 #include "io/network.h"
 
 namespace squall {
@@ -51,6 +52,7 @@ struct Config {
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
   uint64_t nbd_dead_peer_s = 60;             // a TCP client that says nothing for so long is gone
   SpaceLimits space{};
+  ScrubConfig scrub{};
   std::string log_level = "info";  // debug, info, warn, error
 
   static Config defaults(const Paths& paths);

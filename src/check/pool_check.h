@@ -60,6 +60,7 @@ struct CheckReport {
   uint64_t unsealed_segments = 0;  // of which only what is in use is verified
   uint64_t records = 0;
   uint64_t read_bytes = 0;
+  std::vector<std::string> actions;  // what a repair has done, a line each
 };
 
 // Errors: kCancelled, and those of a catalog or an engine that does not answer.
