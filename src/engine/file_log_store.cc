@@ -80,7 +80,9 @@ Task<Result<uint64_t>> FileLogStore::rotate(uint64_t volume, uint64_t epoch) {
   co_await log.mutex.acquire();
   const SemaphoreGuard guard(log.mutex);
   CO_TRY(co_await check_epoch(volume, log, epoch));
-  CO_TRY(co_await begin_part(volume, log, epoch));
+  // A part without appends is new enough: a volume that cannot commit asks again and again.
+  const bool unused = log.appendable && log.epoch == epoch && log.size_bytes == kLogPartHeaderBytes;
+  if (!unused) CO_TRY(co_await begin_part(volume, log, epoch));
   co_return log.parts.back();
 }
 

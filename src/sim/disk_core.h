@@ -101,6 +101,7 @@ class DiskCore : public std::enable_shared_from_this<DiskCore> {
 
   // What SimDisk offers to tests.
   void set_faults(const std::string& prefix, DiskFaults faults);
+  void clear_faults() { state_.faults.clear(); }
   int rot(const std::string& path, uint64_t offset, std::byte mask);
   void set_observer(std::function<void()> observer) { observer_ = std::move(observer); }
   void stop_after(uint64_t changes, Power how);

@@ -24,6 +24,10 @@ void SimDisk::set_faults(const std::string& prefix, DiskFaults faults) {
   core_->set_faults(prefix, faults);
 }
 
+void SimDisk::clear_faults() {
+  core_->clear_faults();
+}
+
 Result<void> SimDisk::flip_bits(const std::string& path, uint64_t offset, uint8_t mask) {
   if (const int error = core_->rot(path, offset, std::byte{mask}); error < 0) {
     return fail_errno(-error, "flip bits of {} at offset {}", path, offset);

@@ -52,6 +52,7 @@ class SimDisk {
 
   // Replaces the faults of a path prefix ("/" for the whole disk).
   void set_faults(const std::string& prefix, DiskFaults faults);
+  void clear_faults();
   // Bit rot: flips the bits of `mask` in one byte, in memory and on the medium.
   Result<void> flip_bits(const std::string& path, uint64_t offset, uint8_t mask = 1);
 

@@ -91,6 +91,7 @@ class CrashCampaign::Run {
   // Crashes the scenario at `points` (all when not given); returns how many points there are.
   uint64_t go(const std::optional<std::set<uint64_t>>& points) {
     CrashWorld world(setup_.seed);
+    world.set_id(id_);
     if (!scenario_.whole_life) {
       world.start();
       set_up_crash_world(world, setup_);

@@ -26,6 +26,7 @@ std::string compare(SimHost& host, const CrashWorld::Found& expected, const char
 
 std::string CrashRecovery::check(const sim::SimDisk& dead, const sim::LossPolicy& policy) {
   sim::SimDisk disk = dead.clone();
+  disk.clear_faults();
   disk.restart(policy);
   if (crash_ == Crash::kPowerCut) options_.boot_id += " again";
   Found found;
@@ -60,6 +61,7 @@ std::string CrashRecovery::crash_again(const Midway& midway, const Found& before
   ++second_crashes_;
   const Crash second = midway.how;
   sim::SimDisk disk = midway.dead->clone();
+  disk.clear_faults();
   const std::string boot_id = options_.boot_id;
   if (second == Crash::kPowerCut) options_.boot_id += " and again";
   disk.restart(random_.chance(0.3) ? sim::LossPolicy::lose_all()

@@ -8,6 +8,7 @@ namespace squall::testing {
 
 class CrashRecovery {
  public:
+  // Faults end with the crash.
   CrashRecovery(const CrashWorld& world, Crash crash, uint64_t seed)
       : world_(world), crash_(crash), random_(seed), options_(world.options()) {}
 

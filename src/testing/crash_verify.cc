@@ -79,7 +79,8 @@ class CrashWorld::Inspection {
     }
     Content got(opened->disk->size_bytes(), std::byte{0xee});
     if (auto done = host_.run(opened->disk->read(0, got)); !done) {
-      if (!in_doubt || &host_ != world_.host_.get())
+      const bool live = &host_ == world_.host_.get();
+      if (!in_doubt || (!live && !world_.loss_allowed_))
         report(name + " cannot be read: " + done.error().message());
       return std::nullopt;
     }
@@ -95,7 +96,8 @@ class CrashWorld::Inspection {
       return;
     }
     const size_t first = crash_ == Crash::kKill ? history.acknowledged() : history.durable();
-    if (!history.find(got, first, history.issued())) differs(name, history, first, got);
+    if (!history.find(got, first, history.issued()) && !history.matches_failed(got))
+      differs(name, history, first, got);
   }
 
   void check_fixed(const std::string& name, const Fixed& fixed) {

@@ -8,7 +8,8 @@
 namespace squall::testing {
 
 namespace {
-constexpr uint64_t kHourNs = 3'600'000'000'000;
+constexpr uint64_t kMinuteNs = 60'000'000'000;
+constexpr uint64_t kHourNs = 60 * kMinuteNs;
 using Change = VolumeHistory::Change;
 
 std::string disk_name(const std::string& volume, const std::string& snapshot) {
@@ -47,7 +48,7 @@ bool CrashWorld::failed(const std::string& what, const Error& error) {
 
 void CrashWorld::start() {
   auto host = SimHost::start(random_(), disk_, options_);
-  if (!host) return report("start failed: " + host.error().message());
+  if (!host) return (void)failed("start", host.error());
   host_ = std::move(*host);
 }
 
@@ -74,10 +75,13 @@ void CrashWorld::crash(Crash how, const sim::LossPolicy& policy) {
 void CrashWorld::run(Task<void> task) {
   bool done = false;
   spawn(std::move(task), [&] { done = true; });
-  const uint64_t limit = host_->reactor().now_ns() + kHourNs;
+  const uint64_t begun = host_->reactor().now_ns();
+  const uint64_t limit = begun + kHourNs;
   while (!done) {
+    if (relief_ && host_->reactor().now_ns() > begun + kMinuteNs) std::exchange(relief_, {})();
     // Its frame cannot be freed while it waits: nothing but an end is left.
-    if (host_->reactor().now_ns() > limit) std::fprintf(stderr, "stuck for an hour\n");
+    if (host_->reactor().now_ns() > limit)
+      std::fprintf(stderr, "stuck for an hour: %s\n", id_.c_str());
     CHECK(host_->reactor().now_ns() <= limit);
     CHECK(host_->reactor().run_once());
   }
@@ -92,19 +96,21 @@ void CrashWorld::run_beside_traffic(Task<void> task, int requests) {
   }();
   size_t left = names.size();
   for (const std::string& name : names) spawn(traffic(name, requests), [&] { --left; });
-  run(std::move(task));
-  run_until(host_->reactor(), [&] { return left == 0; });
+  run([](Reactor& reactor, Task<void> inner, const size_t& others) -> Task<void> {
+    co_await std::move(inner);
+    while (others > 0) co_await sleep_ns(reactor, 1'000'000);
+  }(host_->reactor(), std::move(task), left));
 }
 
 Task<void> CrashWorld::traffic(std::string name, int requests) {
   for (int i = 0; i < requests; ++i) {
     co_await sleep_ns(host_->reactor(), random_.between(1'000, 400'000));
-    if (in_doubt(name)) co_return;
+    if (!usable(name)) co_return;
     const uint64_t offset = random_.below(size_of(name) - 512) / 256 * 256;
     const uint64_t length =
         std::min<uint64_t>(random_.between(1, 24) * 256, size_of(name) - offset);
     co_await write(name, offset, length, random_.chance(0.1));
-    if (random_.chance(0.25) && !in_doubt(name)) co_await flush(name);
+    if (random_.chance(0.25)) co_await flush(name);
   }
 }
 
@@ -148,8 +154,8 @@ Task<bool> CrashWorld::trim(std::string name, uint64_t offset, uint64_t length) 
 }
 
 Task<bool> CrashWorld::change(std::string name, Change change, bool trim, bool fua) {
+  if (!usable(name)) co_return false;
   VolumeState& volume = volumes_.at(name);
-  if (volume.in_doubt) co_return false;
   const OpenDisk disk = co_await open(name);
   if (disk.writer == nullptr) co_return failed("open " + name, Error(ErrorKind::kIo, "no writer"));
   const uint64_t offset = change.offset;
@@ -211,6 +217,11 @@ Task<void> CrashWorld::resolve(std::string name) {
     volumes_.at(name).in_doubt = true;
     co_return;
   }
+  if (volumes_.at(name).unknown) {
+    history = VolumeHistory(std::move(got));
+    volumes_.at(name).unknown = false;
+    co_return;
+  }
   if (volumes_.at(name).options.stateless && history.matches_in_flight(got)) {
     // Some of its blocks were written: no state between old and new describes that.
     history.drop_from(history.acknowledged());
@@ -230,8 +241,8 @@ Task<void> CrashWorld::resolve(std::string name) {
 }
 
 Task<bool> CrashWorld::flush(std::string name) {
+  if (!usable(name)) co_return false;
   VolumeState& volume = volumes_.at(name);
-  if (volume.in_doubt) co_return false;
   const OpenDisk disk = co_await open(name);
   if (disk.writer == nullptr) co_return failed("open " + name, Error(ErrorKind::kIo, "no writer"));
   const size_t before = volume.history.acknowledged();
@@ -242,6 +253,7 @@ Task<bool> CrashWorld::flush(std::string name) {
 }
 
 Task<bool> CrashWorld::commit(std::string name) {
+  if (!usable(name)) co_return false;
   VolumeState& volume = volumes_.at(name);
   const size_t before = volume.history.acknowledged();
   if (auto done = co_await host_->volumes().commit_volume(name); !done)
@@ -250,13 +262,37 @@ Task<bool> CrashWorld::commit(std::string name) {
   co_return true;
 }
 
+Task<void> CrashWorld::probe() {
+  std::vector<std::string> names;
+  for (const auto& [name, volume] : volumes_)
+    if (volume.presence == Presence::kPresent && !volume.in_doubt) names.push_back(name);
+  for (const std::string& name : names) co_await resolve(name);
+}
+
+Task<void> CrashWorld::carry_on() {
+  std::vector<std::string> names;
+  for (const auto& [name, volume] : volumes_) names.push_back(name);
+  for (const std::string& name : names) {
+    if (!usable(name) || size_of(name) < 8192) continue;
+    co_await write(name, random_.below(size_of(name) - 6000), 6000);
+    co_await flush(name);
+    if (!is_stateless(name)) co_await commit(name);
+  }
+}
+
 // ---- verbs ----
 
 // Content of IMAGE or VOLUME@SNAPSHOT.
 std::shared_ptr<const Content> CrashWorld::content_of(const std::string& origin) const {
   const size_t at = origin.find('@');
-  if (at == std::string::npos) return images_.at(origin).content;
-  return volumes_.at(origin.substr(0, at)).snapshots.at(origin.substr(at + 1)).content;
+  if (at == std::string::npos) {
+    const auto image = images_.find(origin);
+    return image == images_.end() ? nullptr : image->second.content;
+  }
+  const auto volume = volumes_.find(origin.substr(0, at));
+  if (volume == volumes_.end()) return nullptr;
+  const auto snapshot = volume->second.snapshots.find(origin.substr(at + 1));
+  return snapshot == volume->second.snapshots.end() ? nullptr : snapshot->second.content;
 }
 
 Task<bool> CrashWorld::create(CreateVolume request) {
@@ -287,6 +323,7 @@ Task<bool> CrashWorld::create(CreateVolume request) {
 }
 
 Task<bool> CrashWorld::remove(std::string name) {
+  if (!usable(name)) co_return false;
   close(name);
   VolumeState& volume = volumes_.at(name);
   volume.presence = Presence::kMaybe;
@@ -318,6 +355,7 @@ Task<std::shared_ptr<const Content>> CrashWorld::pin(std::string disk, Fixed fix
 }
 
 Task<bool> CrashWorld::snapshot(std::string name, std::string snapshot) {
+  if (!usable(name)) co_return false;
   VolumeState& volume = volumes_.at(name);
   const size_t first = volume.history.acknowledged();
   Fixed& fixed = volume.snapshots[snapshot];
@@ -342,10 +380,11 @@ Task<bool> CrashWorld::remove_snapshot(std::string name, std::string snapshot) {
 }
 
 Task<bool> CrashWorld::rollback(std::string name, std::string snapshot) {
+  if (!usable(name)) co_return false;
   close(name);
   VolumeState& volume = volumes_.at(name);
   const auto content = volume.snapshots.at(snapshot).content;
-  if (volume.in_doubt || content == nullptr) co_return false;
+  if (content == nullptr) co_return false;
   volume.history.issue({.kind = Change::Kind::kReplace, .length = 0, .data = content});
   const size_t upto = volume.history.issued();
   if (auto done = co_await host_->volumes().rollback_volume(name, snapshot); !done) {
@@ -358,9 +397,9 @@ Task<bool> CrashWorld::rollback(std::string name, std::string snapshot) {
 }
 
 Task<bool> CrashWorld::resize(std::string name, uint64_t size_bytes) {
+  if (!usable(name)) co_return false;
   close(name);
   VolumeState& volume = volumes_.at(name);
-  if (volume.in_doubt) co_return false;
   volume.history.issue({.kind = Change::Kind::kResize, .length = size_bytes, .data = {}});
   const size_t upto = volume.history.issued();
   if (auto done = co_await host_->volumes().resize_volume(name, size_bytes); !done) {

@@ -34,14 +34,16 @@ class CrashWorld {
 
   sim::SimDisk& disk() { return disk_; }
   SimHost& host() { return *host_; }
+  bool is_running() const { return host_ != nullptr; }
   const SimHostOptions& options() const { return options_; }
   Random& random() { return random_; }
   uint64_t seed() const { return seed_; }
 
-  void start();
-  void stop();  // an orderly end of the daemon
+  void start();  // is_running() says whether it worked
+  void stop();   // an orderly end of the daemon
   void crash(Crash how, const sim::LossPolicy& policy = sim::LossPolicy::keep_all());
-  // Drives the host until `task` has ended; a task that takes hours of virtual time has a problem.
+  // Drives the host until `task` has ended. `relief`, when set, is called once when that takes more
+  // than a minute of virtual time; an hour is a problem.
   void run(Task<void> task);
   // The same, while the other volumes are written to, each `requests` times.
   void run_beside_traffic(Task<void> task, int requests);
@@ -69,13 +71,25 @@ class CrashWorld {
   // Data that no other write has, half of it compressible.
   Content fresh(uint64_t length);
   uint64_t size_of(const std::string& name) const { return volumes_.at(name).history.now().size(); }
-  bool has(const std::string& name) const { return volumes_.contains(name); }
+  // There and not in doubt.
+  bool usable(const std::string& name) const {
+    const auto found = volumes_.find(name);
+    return found != volumes_.end() && !found->second.in_doubt;
+  }
 
   // Faults are about: requests may fail. Whatever fails leaves old or new content.
   void expect_failures(bool expected) { failures_expected_ = expected; }
   uint64_t failures() const { return failures_; }
-  // A failed request's outcome is not known: the volume cannot be read, or a verb is in doubt.
-  bool in_doubt(const std::string& name) const { return volumes_.at(name).in_doubt; }
+  // Reads every volume, so that each failed request's outcome is known where it can be.
+  Task<void> probe();
+  // One write, flush and commit of every volume that can be read.
+  Task<void> carry_on();
+  // What to call this world when it gets stuck.
+  void set_id(std::string id) { id_ = std::move(id); }
+  void set_relief(std::function<void()> relief) { relief_ = std::move(relief); }
+  // Data may be lost for good: a volume that cannot be read then keeps its promise.
+  void allow_loss(bool allowed) { loss_allowed_ = allowed; }
+
   // What went wrong so far, for people; empty: nothing.
   const std::string& problem() const { return problem_; }
   void report(const std::string& problem);
@@ -107,8 +121,8 @@ class CrashWorld {
     uint64_t verb = 0;  // what the same verb makes is there together or not at all
     VolumeHistory history;
     std::map<std::string, Fixed> snapshots;
-    bool in_doubt = false;
-    bool unknown = false;  // nothing was promised and the power was cut
+    bool in_doubt = false;  // a failed request's outcome is not known
+    bool unknown = false;   // nothing was promised and the power was cut
 
     bool promises_nothing() const {
       return options.stateless || options.cache == CacheMode::kUnsafe;
@@ -142,6 +156,9 @@ class CrashWorld {
   uint64_t boots_ = 1;
   bool failures_expected_ = false;
   uint64_t failures_ = 0;
+  bool loss_allowed_ = false;
+  std::function<void()> relief_;
+  std::string id_;
   std::string problem_;
 };
 

@@ -45,8 +45,9 @@ class SimHost {
   Pool& pool() { return *pool_; }
   FileEngine& engine() { return *engine_; }
 
-  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first until
-  // the segments that a crash left open are sealed. A sound pool gives a report without faults.
+  // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first
+  // until the segments that a crash left open are sealed. A sound pool gives a report without
+  // faults.
   Result<CheckReport> check();
 
  private:

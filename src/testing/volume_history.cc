@@ -1,7 +1,6 @@
 #include "testing/volume_history.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 
@@ -33,13 +32,33 @@ void VolumeHistory::issue(Change change) {
 
 void VolumeHistory::drop_from(size_t count) {
   CHECK(count >= acknowledged_);
+  failed_.insert(failed_.end(), changes_.begin() + static_cast<ptrdiff_t>(count), changes_.end());
   changes_.resize(count);
   now_ = at(count);
+}
+
+void VolumeHistory::acknowledge(size_t count) {
+  if (count <= acknowledged_) return;
+  acknowledged_ = count;
+  failed_.clear();
+}
+
+bool VolumeHistory::matches_failed(const Content& got) const {
+  constexpr size_t kMost = 8;
+  const size_t count = std::min(failed_.size(), kMost);
+  for (uint64_t set = 1; set < uint64_t{1} << count; ++set) {
+    Content content = at(acknowledged_);
+    for (size_t i = 0; i < count; ++i)
+      if ((set >> i & 1) != 0) failed_[i].apply(content);
+    if (content == got) return true;
+  }
+  return false;
 }
 
 void VolumeHistory::settle() {
   base_ = now_;
   changes_.clear();
+  failed_.clear();
   acknowledged_ = durable_ = 0;
 }
 
@@ -60,16 +79,11 @@ std::optional<size_t> VolumeHistory::find(const Content& got, size_t first, size
 }
 
 bool VolumeHistory::matches_in_flight(const Content& got) const {
-  constexpr size_t kSector = 512;
   const Content old = at(acknowledged_);
   if (got.size() != old.size() || got.size() != now_.size())
     return find(got, acknowledged_, issued()).has_value();
-  for (size_t begin = 0; begin < got.size(); begin += kSector) {
-    const size_t size = std::min(kSector, got.size() - begin);
-    if (std::memcmp(got.data() + begin, old.data() + begin, size) != 0 &&
-        std::memcmp(got.data() + begin, now_.data() + begin, size) != 0)
-      return false;
-  }
+  for (size_t i = 0; i < got.size(); ++i)
+    if (got[i] != old[i] && got[i] != now_[i]) return false;
   return true;
 }
 

@@ -31,9 +31,10 @@ class VolumeHistory {
   explicit VolumeHistory(Content base) : base_(std::move(base)), now_(base_) {}
 
   void issue(Change change);
-  void acknowledge(size_t count) { acknowledged_ = std::max(acknowledged_, count); }
+  void acknowledge(size_t count);
   void make_durable(size_t count) { durable_ = std::max(durable_, count); }
-  // Forgets the changes from `count` on: they failed without effect.
+  // The changes from `count` on failed without effect. Until another change is acknowledged the
+  // log's end may still hold them, for a crash to bring back.
   void drop_from(size_t count);
   // The host died: of what was acknowledged only what was durable still counts.
   void lose_acknowledgements() { acknowledged_ = durable_; }
@@ -48,7 +49,9 @@ class VolumeHistory {
 
   // How many changes, between `first` and `last`, the volume had when it was equal to `got`.
   std::optional<size_t> find(const Content& got, size_t first, size_t last) const;
-  // Whether `got` is what the acknowledged changes leave, but for the sectors of those under way,
+  // Whether `got` is what the acknowledged changes and some failed ones leave.
+  bool matches_failed(const Content& got) const;
+  // Whether `got` is what the acknowledged changes leave, but for the bytes of those under way,
   // each of which may be old or new.
   bool matches_in_flight(const Content& got) const;
 
@@ -56,6 +59,7 @@ class VolumeHistory {
   Content base_;
   Content now_;
   std::vector<Change> changes_;
+  std::vector<Change> failed_;  // since the last acknowledgement
   size_t acknowledged_ = 0;
   size_t durable_ = 0;
 };
