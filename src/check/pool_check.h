@@ -1,6 +1,6 @@
 // check_pool: everything that a pool holds, verified: the catalog, every page of every root, every
-// segment with all its records, the logs of durability scope `pool`, and the host's journal. Changes
-// nothing.
+// segment with all its records, the logs of durability scope `pool`, and the host's journal.
+// Changes nothing.
 //
 // It runs on a pool in use as well as on one that nobody has open. What changes while it looks is
 // no fault: whatever seems wrong is looked at again in the catalog as it is then, and counts only

@@ -68,8 +68,12 @@ Task<Result<std::vector<std::string>>> Repair::run() {
   CO_TRY_ASSIGN(const auto stores, target_.segments.stores());
   std::set<std::string> names;
   for (const StoreInfo& store : stores) names.insert(store.name);
-  CO_TRY_ASSIGN(const CatalogView view, co_await read_catalog(target_.catalog, std::move(names)));
-  CO_TRY(co_await repair_catalog(view));
+  // Twice: the snapshots of a volume that goes are of no use either.
+  CatalogView view;
+  for (int round = 0; round < 2; ++round) {
+    CO_TRY_ASSIGN(view, co_await read_catalog(target_.catalog, names));
+    CO_TRY(co_await repair_catalog(view));
+  }
   CO_TRY_ASSIGN(auto segments, co_await target_.segments.list());
   const SegmentId highest = segments.empty() ? 0 : segments.back().id;
   CO_TRY(co_await raise_counter(kNextSegmentKey, highest, kSegmentMargin));
@@ -113,7 +117,8 @@ Task<Result<void>> Repair::repair_entry(MetaEntry entry) {
   // There first, then gone here: killed in between, the next repair does both again.
   CO_TRY(co_await put(kQuarantine, entry.partition + "/" + entry.key, entry.value));
   CO_TRY(co_await put(entry.partition, entry.key, std::nullopt));
-  say(fmt::format("{}: moved to the catalog's {} as {}/{}; restore the object from a backup of the "
+  say(
+      fmt::format("{}: moved to the catalog's {} as {}/{}; restore the object from a backup of the "
                   "catalog, or make it anew",
                   name, kQuarantine, entry.partition, entry.key));
   co_return Result<void>();
@@ -158,9 +163,8 @@ Task<Result<void>> Repair::repair_segments(std::vector<SegmentInfo> segments) {
 
 Task<Result<void>> Repair::rebuild(SegmentInfo segment, SegmentFaults faults) {
   const std::string name = fmt::format("segment {} in store {}", segment.id, segment.store);
-  CO_TRY_ASSIGN(SegmentScan scan,
-                co_await scan_segment(target_.segments, target_.pool, segment.id,
-                                      segment.size_bytes, [] { return false; }));
+  CO_TRY_ASSIGN(SegmentScan scan, co_await scan_segment(target_.segments, target_.pool, segment.id,
+                                                        segment.size_bytes, [] { return false; }));
   if (scan.records.empty()) {
     if (faults.used_bytes > 0) {
       say(name + ": no record in it is valid, and volumes need it; left as it is");
@@ -176,8 +180,8 @@ Task<Result<void>> Repair::rebuild(SegmentInfo segment, SegmentFaults faults) {
   }
   if (!faults.footer) co_return Result<void>();
   // Nothing that lies in front of the old footer is cut off, nor what is needed, be it damaged.
-  const auto trailer = co_await read_segment_trailer(target_.segments, target_.pool, segment.id,
-                                                     segment.size_bytes);
+  const auto trailer =
+      co_await read_segment_trailer(target_.segments, target_.pool, segment.id, segment.size_bytes);
   scan.end_bytes = std::max(scan.end_bytes, faults.used_bytes);
   if (trailer) scan.end_bytes = std::max(scan.end_bytes, trailer->footer_offset);
   const size_t records = scan.records.size();
@@ -188,13 +192,13 @@ Task<Result<void>> Repair::rebuild(SegmentInfo segment, SegmentFaults faults) {
 
 Task<Result<void>> Repair::seal_open(std::vector<SegmentInfo> segments) {
   if (segments.empty()) co_return Result<void>();
-  Recovery recovery(target_.reactor, target_.segments, target_.pool,
-                    [this](SegmentId id, SegmentTotals totals, bool sealed) {
-                      say(fmt::format("segment {} in store {}: {}", id, totals.store,
-                                      sealed ? fmt::format("was open; sealed with {} records",
-                                                           totals.records)
-                                             : "was open and cannot be sealed; see the log"));
-                    });
+  Recovery recovery(
+      target_.reactor, target_.segments, target_.pool,
+      [this](SegmentId id, SegmentTotals totals, bool sealed) {
+        say(fmt::format("segment {} in store {}: {}", id, totals.store,
+                        sealed ? fmt::format("was open; sealed with {} records", totals.records)
+                               : "was open and cannot be sealed; see the log"));
+      });
   co_await recovery.run(std::move(segments));
   co_return Result<void>();
 }

@@ -63,7 +63,6 @@ bool Scrub::is_due() const {
 
 Task<Result<void>> Scrub::load() {
   CO_TRY_ASSIGN(const auto value, co_await target_.catalog.get(kPoolPartition, kScrubKey));
-  Position read;
   unsigned long long next = 0;
   long long began = 0, ended = 0;
   // What cannot be read begins a new pass.

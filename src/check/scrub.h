@@ -1,7 +1,7 @@
 // Scrub: verifies the sealed segments of a pool in the background, one after the other, at a low
 // rate, pass after pass. Where it is survives restarts in the catalog (partition "pool", key
-// "scrub": next segment, pass began, last pass ended; decimal numbers). What it finds is looked up in
-// the volumes as a check does, logged, and kept for status().
+// "scrub": next segment, pass began, last pass ended; decimal numbers). What it finds is looked up
+// in the volumes as a check does, logged, and kept for status().
 //
 // One reactor's thread; stop() before destruction; what `target` names outlives it.
 #pragma once

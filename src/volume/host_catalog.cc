@@ -1,7 +1,7 @@
-// Reading the catalog when the host starts. An entry that has rotted concerns one volume, snapshot or
-// image: the host starts without it, says so in log and status, and keeps its name taken, since the
-// data may still be there for a check to repair. An entry in which one byte has changed is mended
-// on the spot.
+// Reading the catalog when the host starts. An entry that has rotted concerns one volume, snapshot
+// or image: the host starts without it, says so in log and status, and keeps its name taken, since
+// the data may still be there for a check to repair. An entry in which one byte has changed is
+// mended on the spot.
 #include "base/log.h"
 #include "volume/host_volumes.h"
 
