@@ -23,6 +23,7 @@ void try_header(ConstBytes input) {
     encode_file_header(*header, again);
     CHECK(*decode_file_header(again) == *header);
   }
+  (void)is_torn_file_start(input.first(kBlock));
   if (const auto start = decode_file_start(input.first(kBlock), kSeed)) {
     encode_file_start(*start, kSeed, again);
     CHECK(*decode_file_start(again, kSeed) == *start);
@@ -32,6 +33,8 @@ void try_header(ConstBytes input) {
 void check_record(ConstBytes bytes) {
   const auto record = decode_record(bytes, kSeed);
   if (!record) return;
+  CHECK(durable_before(*record) <= record->sequence);
+  if (record->durable_behind > 0) CHECK(may_be_durable_claim(bytes));
   CHECK(record->offset + record->length >= record->offset);
   if (record->type != RecordType::kWrite) return;
   CHECK(kRecordHeaderBytes + record->payload_bytes <= bytes.size());

@@ -114,6 +114,16 @@ Result<Response> Client::call(std::string_view method, const std::string& path, 
   return response;
 }
 
+Result<GcStarted> Client::start_gc() {
+  return call<GcStarted>("POST", "/v1/gc", "{}");
+}
+Result<CollectorStatus> Client::gc_status() {
+  return call<CollectorStatus>("GET", "/v1/gc");
+}
+Result<void> Client::cancel_gc() {
+  return call("DELETE", "/v1/gc");
+}
+
 Result<StatusInfo> Client::status() {
   return call<StatusInfo>("GET", "/v1/status");
 }

@@ -21,6 +21,9 @@ class Client {
   ~Client();
 
   Result<StatusInfo> status();
+  Result<GcStarted> start_gc();
+  Result<CollectorStatus> gc_status();
+  Result<void> cancel_gc();
   Result<std::vector<NodeInfo>> list_nodes();
   Result<NodeInfo> show_node(const std::string& name);
 

@@ -7,6 +7,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -25,7 +26,7 @@ std::string absolute(const std::string& path, const std::string& base) {
 }
 
 // A TOML string.
-std::string quoted(std::string_view text) {
+std::string toml_string(std::string_view text) {
   std::string result = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') result += '\\';
@@ -277,15 +278,24 @@ Result<Config> load_config(const std::string& file, const Paths& paths) {
                       "another file with --config",
                       file);
   }
+  std::error_code unknown;
+  if (std::filesystem::is_directory(file, unknown)) {
+    return fail(ErrorKind::kInvalid,
+                "the configuration {} is a directory; remove it, then run "
+                "'squall init'",
+                file);
+  }
   std::ostringstream text;
   text << in.rdbuf();
+  // An empty configuration is a good one; one that cannot be read is not.
+  if (in.bad()) return fail(ErrorKind::kIo, "cannot read the configuration {}", file);
   return parse_config(text.str(), file, paths);
 }
 
 std::string format_config(const Config& config) {
   std::string listen;
   for (const Endpoint& endpoint : config.nbd_listen) {
-    listen += fmt::format("{}{}", listen.empty() ? "" : ", ", quoted(endpoint.to_string()));
+    listen += fmt::format("{}{}", listen.empty() ? "" : ", ", toml_string(endpoint.to_string()));
   }
   return fmt::format(
       R"(# Squall's configuration of this host; read when squalld starts.
@@ -324,13 +334,14 @@ critical = {}
 rate = {}
 interval_days = {}
 )",
-      quoted(config.pool.to_string()), quoted(config.log_level), quoted(config.journal_directory),
-      quoted(format_size_exact(config.journal_bytes)),
-      quoted(format_size_exact(config.cache_bytes)),
-      quoted(format_size_exact(config.dedup_index_bytes)),
-      quoted(format_size_exact(config.scratch_memory_bytes)), quoted(config.scratch_directory),
-      listen, config.nbd_dead_peer_s, config.space.warn_percent, config.space.critical_percent,
-      quoted(format_size_exact(config.scrub.rate_bytes_per_s)), config.scrub.interval_days);
+      toml_string(config.pool.to_string()), toml_string(config.log_level),
+      toml_string(config.journal_directory), toml_string(format_size_exact(config.journal_bytes)),
+      toml_string(format_size_exact(config.cache_bytes)),
+      toml_string(format_size_exact(config.dedup_index_bytes)),
+      toml_string(format_size_exact(config.scratch_memory_bytes)),
+      toml_string(config.scratch_directory), listen, config.nbd_dead_peer_s,
+      config.space.warn_percent, config.space.critical_percent,
+      toml_string(format_size_exact(config.scrub.rate_bytes_per_s)), config.scrub.interval_days);
 }
 
 }  // namespace squall

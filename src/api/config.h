@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "check/scrub.h"
 #include "io/network.h"
+#include "pool/collector.h"
 
 namespace squall {
 
@@ -51,6 +52,7 @@ struct Config {
   uint64_t scratch_memory_bytes = 1 * kGiB;  // of tmpfs, where RUNDIR is one
   std::vector<Endpoint> nbd_listen{};        // TCP; the unix socket is always there
   uint64_t nbd_dead_peer_s = 60;             // a TCP client that says nothing for so long is gone
+  CollectorConfig gc;                        // in the background
   SpaceLimits space{};
   ScrubConfig scrub{};
   std::string log_level = "info";  // debug, info, warn, error

@@ -106,6 +106,12 @@ TEST(Config, MissingFileSaysWhatToDo) {
   EXPECT_NE(config.error().message().find("run 'squall init' first"), std::string::npos);
 }
 
+TEST(Config, ADirectoryIsNoEmptyConfiguration) {
+  const auto config = load_config("/tmp", kPaths);
+  ASSERT_FALSE(config);
+  EXPECT_NE(config.error().message().find("is a directory"), std::string::npos);
+}
+
 TEST(Paths, FollowTheEnvironment) {
   ::setenv("SQUALL_HOME", "/tmp/home/", 1);
   EXPECT_EQ(Paths::from_environment().control_socket(), "/tmp/home/run/control.sock");

@@ -30,6 +30,7 @@
 #include "io/posix_file_system.h"
 #include "io/posix_network.h"
 #include "io/uring_reactor.h"
+#include "pool/collector.h"
 #include "pool/pool.h"
 #include "volume/host_volumes.h"
 
@@ -104,12 +105,13 @@ void notify_service_manager(std::string_view state) {
 class Data : public RestHost {
  public:
   Data(Reactor& reactor, PosixFileSystem& files, PosixNetwork& network, const Config& config,
-       const Paths& paths)
+       const Paths& paths, const DaemonOptions& options)
       : reactor_(reactor),
         files_(files),
         network_(network),
         config_(config),
         paths_(paths),
+        options_(options),
         admission_(reactor),
         space_watch_(config.space) {
     space_timer_.context = this;
@@ -135,6 +137,9 @@ class Data : public RestHost {
       nbd_.reset();
       co_return started;
     }
+    collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                             *volumes_, config_.gc);
+    collector_->start();
     check_executor_ = make_thread_executor(reactor_, "squall-check");
     checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
@@ -158,6 +163,8 @@ class Data : public RestHost {
     scrub_.reset();
     if (checks_ != nullptr) co_await checks_->stop();
     checks_.reset();
+    if (collector_ != nullptr) co_await collector_->stop();
+    collector_.reset();
     if (volumes_ != nullptr) co_await volumes_->stop();
     volumes_.reset();
     if (pool_ != nullptr) co_await pool_->stop();
@@ -169,6 +176,9 @@ class Data : public RestHost {
   VolumeManager& volumes() { return *volumes_; }
 
   Task<Result<StatusInfo>> status() override;
+  CollectorStatus gc_status() override { return collector_->status(); }
+  uint64_t start_gc() override { return collector_->request(); }
+  void cancel_gc() override { collector_->cancel(); }
   Result<uint64_t> start_check(CheckRequest request) override {
     return checks_->start(request.rate_bytes_per_s);
   }
@@ -219,6 +229,7 @@ class Data : public RestHost {
     config.commit_bytes = std::min(config.commit_bytes, config_.journal_bytes / 8);
     config.quota_bytes = std::min(config.quota_bytes, config_.journal_bytes / 4);
     config.journal.id_if_new = Uuid::generate();
+    config.accept_journal_loss = options_.accept_journal_loss;
     config.scratch.fast_directory = is_tmpfs(paths_.run_dir) ? paths_.run_dir + "/scratch" : "";
     config.scratch.overflow_directory = config_.scratch_directory;
     config.scratch.fast_budget_bytes = config_.scratch_memory_bytes;
@@ -236,10 +247,12 @@ class Data : public RestHost {
   PosixNetwork& network_;
   const Config& config_;
   const Paths& paths_;
+  const DaemonOptions options_;
   int64_t started_s_ = 0;
   std::optional<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Collector> collector_;
   std::unique_ptr<Executor> check_executor_;
   std::unique_ptr<CheckJob> checks_;
   std::unique_ptr<Scrub> scrub_;
@@ -351,11 +364,14 @@ Task<Result<StatusInfo>> Data::status() {
   status.images = totals.images;
   status.volumes = totals.volumes;
   status.open_volumes = totals.open_volumes;
+  status.lost_volumes = totals.lost_volumes;
+  status.damaged_journal_reads = totals.damaged_journal_reads;
   status.dirty_bytes = totals.dirty_bytes;
   status.bytes_read = totals.bytes_read;
   status.bytes_written = totals.bytes_written;
   status.damaged = volumes_->damaged();
   status.scrub = scrub_->status();
+  status.gc = gc_status();
   status.memory_bytes = resident_bytes();
   const PoolStats pool = (co_await pool_->stats()).value_or(PoolStats{});
   status.cache_bytes = pool.cache.bytes;
@@ -402,7 +418,7 @@ void set_up_logging(const std::string& level) {
 
 }  // namespace
 
-Result<void> run_daemon(const Config& config, const Paths& paths) {
+Result<void> run_daemon(const Config& config, const Paths& paths, const DaemonOptions& options) {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
@@ -419,7 +435,7 @@ Result<void> run_daemon(const Config& config, const Paths& paths) {
   std::thread reactor_thread([&reactor] { reactor->run(); });
   Result<void> served;
   {
-    Data data(*reactor, files, network, config, paths);
+    Data data(*reactor, files, network, config, paths, options);
     served = serve(*reactor, data, network, paths, signals);
     on_reactor(*reactor, [&data] { return data.close(); });
   }

@@ -7,10 +7,16 @@
 
 namespace squall {
 
+struct DaemonOptions {
+  // Start although the journal is damaged: the volumes that may have lost acknowledged writes
+  // answer EIO until they are rolled back.
+  bool accept_journal_loss = false;
+};
+
 // Runs until SIGTERM or SIGINT, then stops in order. Prints one line on stdout when everything
 // answers and tells a service manager (NOTIFY_SOCKET). Blocks those signals for the whole process;
 // called from the main thread before any other thread exists.
-Result<void> run_daemon(const Config& config, const Paths& paths);
+Result<void> run_daemon(const Config& config, const Paths& paths, const DaemonOptions& options);
 
 // Makes this host's directories and its pool, or joins the pool that is there. Safe to repeat; no
 // daemon may be using the pool.

@@ -271,6 +271,31 @@ class RestSession : public HttpSession {
     }));
   }
 
+  // Calls the daemon on its reactor; `call` does not suspend.
+  template <class Call>
+  auto ask_host(Call call) {
+    using T = std::invoke_result_t<Call&, RestHost&>;
+    return on_reactor(target_.reactor, [&host = target_.host, call = std::move(call)] {
+      return [](RestHost& host, Call call) -> Task<T> { co_return call(host); }(host, call);
+    });
+  }
+  HttpResponse start_gc(const Call& call) {
+    if (const auto empty = call.decode<EmptyRequest>(); !empty) {
+      return error_response(empty.error());
+    }
+    return {202, wire::encode(ask_host([](RestHost& host) { return GcStarted{host.start_gc()}; }))};
+  }
+  HttpResponse show_gc(const Call&) {
+    return {200, wire::encode(ask_host([](RestHost& host) { return host.gc_status(); }))};
+  }
+  HttpResponse cancel_gc(const Call&) {
+    ask_host([](RestHost& host) {
+      host.cancel_gc();
+      return true;
+    });
+    return {204};
+  }
+
   Result<StatusInfo> fetch_status() {
     return on_reactor(target_.reactor, [&host = target_.host] { return host.status(); });
   }
@@ -319,6 +344,9 @@ const std::span<const RestSession::Route> RestSession::kRoutes = [] {
       Route{"GET", "/checks/*", &S::show_check},
       Route{"DELETE", "/checks/*", &S::cancel_check},
       Route{"GET", "/status", &S::show_status},
+      Route{"POST", "/gc", &S::start_gc},
+      Route{"GET", "/gc", &S::show_gc},
+      Route{"DELETE", "/gc", &S::cancel_gc},
       Route{"GET", "/nodes", &S::list_nodes},
       Route{"GET", "/nodes/*", &S::show_node},
   };

@@ -16,6 +16,9 @@ class RestHost {
  public:
   virtual ~RestHost() = default;
   virtual Task<Result<StatusInfo>> status() = 0;
+  virtual CollectorStatus gc_status() = 0;
+  virtual uint64_t start_gc() = 0;  // the ticket that gc_status() will reach
+  virtual void cancel_gc() = 0;
   // Checks of the pool, one at a time.
   virtual Result<uint64_t> start_check(CheckRequest request) = 0;
   virtual Result<CheckStatus> check_status(uint64_t id) = 0;

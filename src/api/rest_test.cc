@@ -137,6 +137,9 @@ class RestRequests : public ::testing::Test {
  private:
   struct NoHost : RestHost {
     Task<Result<StatusInfo>> status() override { co_return StatusInfo{}; }
+    CollectorStatus gc_status() override { return {}; }
+    uint64_t start_gc() override { return 1; }
+    void cancel_gc() override {}
     Result<uint64_t> start_check(CheckRequest) override { return 1; }
     Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
     void cancel_check(uint64_t) override {}

@@ -45,6 +45,9 @@ class TestControlServer : public RestHost {
         {.name = "default", .path = "/pool", .total_bytes = 100, .available_bytes = 50});
     co_return status;
   }
+  CollectorStatus gc_status() override { return {}; }
+  uint64_t start_gc() override { return 1; }
+  void cancel_gc() override {}
   Result<uint64_t> start_check(CheckRequest) override { return 1; }
   Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
   void cancel_check(uint64_t) override {}

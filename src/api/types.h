@@ -8,6 +8,7 @@
 
 #include "check/check_job.h"
 #include "check/scrub.h"
+#include "pool/collector.h"
 #include "volume/manager.h"
 
 namespace squall {
@@ -38,6 +39,10 @@ struct SpaceStatus {
   std::string advice;  // what to do; empty when all is well
 };
 
+struct GcStarted {
+  uint64_t ticket = 0;  // CollectorStatus.ticket reaches it when the collection has ended
+};
+
 struct StatusInfo {
   NodeInfo node;
   std::string pool;  // its spec, "file:DIR"
@@ -50,6 +55,8 @@ struct StatusInfo {
   uint64_t images = 0;
   uint64_t volumes = 0;
   uint64_t open_volumes = 0;
+  uint64_t lost_volumes = 0;           // acknowledged data is gone: EIO until rolled back
+  uint64_t damaged_journal_reads = 0;  // since the daemon started
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
   uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
   uint64_t bytes_written = 0;
@@ -61,6 +68,7 @@ struct StatusInfo {
   // Volumes, snapshots and images that the catalog has a damaged entry of, a line each.
   std::vector<std::string> damaged;
   ScrubStatus scrub;
+  CollectorStatus gc;  // garbage collection
   // Deduplication since the daemon started; blocks of 4 KiB.
   uint64_t dedup_blocks_seen = 0;
   uint64_t dedup_blocks_shared = 0;

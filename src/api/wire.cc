@@ -52,6 +52,7 @@ void describe(auto& v, VolumeInfo& x) {
   v("snapshots", x.snapshots);
   v("open", x.open);
   v("dirty_bytes", x.dirty_bytes);
+  v("lost", x.lost);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
 }
@@ -108,6 +109,35 @@ void describe(auto& v, ScrubStatus& x) {
   v("lines", x.lines);
 }
 
+void describe(auto& v, CollectionReport& x) {
+  v("started_s", x.started_s);
+  v("duration_ms", x.duration_ms);
+  v("segments", x.segments);
+  v("removed_segments", x.removed_segments);
+  v("unreadable_segments", x.unreadable_segments);
+  v("records", x.records);
+  v("live_records", x.live_records);
+  v("freed_records", x.freed_records);
+  v("live_bytes", x.live_bytes);
+  v("held_bytes", x.held_bytes);
+  v("freed_bytes", x.freed_bytes);
+  v("moved_bytes", x.moved_bytes);
+}
+
+void describe(auto& v, CollectorStatus& x) {
+  v("running", x.running);
+  v("phase", x.phase);
+  v("percent", x.percent);
+  v("ticket", x.ticket);
+  v("ended", x.ended);
+  v("error", x.error);
+  v("last", x.last);
+}
+
+void describe(auto& v, GcStarted& x) {
+  v("ticket", x.ticket);
+}
+
 void describe(auto& v, StatusInfo& x) {
   v("node", x.node);
   v("pool", x.pool);
@@ -120,6 +150,8 @@ void describe(auto& v, StatusInfo& x) {
   v("images", x.images);
   v("volumes", x.volumes);
   v("open_volumes", x.open_volumes);
+  v("lost_volumes", x.lost_volumes);
+  v("damaged_journal_reads", x.damaged_journal_reads);
   v("dirty_bytes", x.dirty_bytes);
   v("bytes_read", x.bytes_read);
   v("bytes_written", x.bytes_written);
@@ -130,6 +162,7 @@ void describe(auto& v, StatusInfo& x) {
   v("cache_evictions", x.cache_evictions);
   v("damaged", x.damaged);
   v("scrub", x.scrub);
+  v("gc", x.gc);
   v("dedup_blocks_seen", x.dedup_blocks_seen);
   v("dedup_blocks_shared", x.dedup_blocks_shared);
   v("dedup_bytes_saved", x.dedup_bytes_saved);
@@ -434,6 +467,9 @@ SQUALL_WIRE_TYPE(ImportSession);
 SQUALL_WIRE_TYPE(NodeInfo);
 SQUALL_WIRE_TYPE(std::vector<NodeInfo>);
 SQUALL_WIRE_TYPE(StatusInfo);
+SQUALL_WIRE_TYPE(CollectionReport);
+SQUALL_WIRE_TYPE(CollectorStatus);
+SQUALL_WIRE_TYPE(GcStarted);
 SQUALL_WIRE_TYPE(CheckRequest);
 SQUALL_WIRE_TYPE(CheckStarted);
 SQUALL_WIRE_TYPE(CheckStatus);

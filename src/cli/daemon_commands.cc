@@ -73,9 +73,15 @@ Result<void> init(Context& context, const InitArguments& arguments) {
 
 }  // namespace
 
-Result<void> serve(Context& context) {
+void add_serve_options(CLI::App& command, DaemonOptions& options) {
+  command.add_flag("--accept-journal-loss", options.accept_journal_loss,
+                   "Start with a damaged journal: volumes that may have lost writes answer EIO "
+                   "until rolled back");
+}
+
+Result<void> serve(Context& context, const DaemonOptions& options) {
   TRY_ASSIGN(const Config config, load_config(context.config_file(), context.paths()));
-  return run_daemon(config, context.paths());
+  return run_daemon(config, context.paths(), options);
 }
 
 void add_daemon_commands(CLI::App& app, Context& context) {
@@ -94,9 +100,11 @@ void add_daemon_commands(CLI::App& app, Context& context) {
   init_command->callback(
       [&context, arguments] { context.run([&] { return init(context, *arguments); }); });
 
-  app.add_subcommand("serve", "Run the daemon in the foreground")->callback([&context] {
-    context.run([&] { return serve(context); });
-  });
+  auto options = std::make_shared<DaemonOptions>();
+  auto* serve_command = app.add_subcommand("serve", "Run the daemon in the foreground");
+  add_serve_options(*serve_command, *options);
+  serve_command->callback(
+      [&context, options] { context.run([&] { return serve(context, *options); }); });
 }
 
 }  // namespace squall

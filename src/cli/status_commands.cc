@@ -16,6 +16,20 @@ std::string uptime(const NodeInfo& node) {
   return format_duration(static_cast<uint64_t>(seconds) * 1000);
 }
 
+// What the last garbage collection found.
+std::string describe_gc(const Context& context, const StatusInfo& status) {
+  const CollectorStatus& gc = status.gc;
+  if (!gc.ended) return gc.running ? "being counted" : "not counted yet; see: squall gc";
+  const int64_t ago_s = std::max<int64_t>(0, std::time(nullptr) - gc.last.started_s);
+  std::string text = context.size(gc.last.live_bytes);
+  if (gc.last.live_bytes > 0)
+    text += fmt::format(", held {:.2f} times", static_cast<double>(gc.last.held_bytes) /
+                                                   static_cast<double>(gc.last.live_bytes));
+  text += fmt::format(", as of {} ago", format_duration(static_cast<uint64_t>(ago_s) * 1000));
+  if (!gc.error.empty()) text += "; garbage collection failed: " + gc.error;
+  return text;
+}
+
 void add_space(FieldList& fields, const Context& context, const std::string& kind,
                const SpaceStatus& space) {
   if (space.level == "away") {
@@ -66,8 +80,17 @@ Result<void> show_status(Context& context) {
   fields.add("pool data",
              fmt::format("{} on disk in {} segments", context.size(status.pool_allocated_bytes),
                          status.pool_segments));
+  fields.add("live data", describe_gc(context, status));
   fields.add("images", std::to_string(status.images));
   fields.add("volumes", fmt::format("{}, {} open", status.volumes, status.open_volumes));
+  if (status.lost_volumes > 0)
+    fields.add("LOST", fmt::format("acknowledged writes of {} volumes are gone: roll them back; see: "
+                                   "squall volume list",
+                                   status.lost_volumes));
+  if (status.damaged_journal_reads > 0)
+    fields.add("damaged", fmt::format("{} reads of the journal failed their checksum: check its disk, "
+                                      "then see: squall check",
+                                      status.damaged_journal_reads));
   fields.add("dirty", context.size(status.dirty_bytes) + " in the journal, not yet in the pool");
   fields.add("read", context.size(status.bytes_read));
   fields.add("written", context.size(status.bytes_written));

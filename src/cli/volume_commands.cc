@@ -30,6 +30,10 @@ void print_volume(const Context& context, const VolumeInfo& volume) {
   fields.add("snapshots", std::to_string(volume.snapshots));
   fields.add("open", volume.open ? "yes" : "no");
   fields.add("dirty", context.size(volume.dirty_bytes));
+  if (volume.lost)
+    fields.add("LOST", fmt::format("acknowledged writes are gone; everything is EIO until: squall "
+                                   "volume rollback {}@SNAPSHOT",
+                                   volume.name));
   fields.add("read", context.size(volume.bytes_read));
   fields.add("written", context.size(volume.bytes_written));
   context.print(fields.to_string());
@@ -47,7 +51,7 @@ Result<void> list_volumes(Context& context) {
   for (const VolumeInfo& volume : volumes) {
     table.add({volume.name, context.size(volume.size_bytes), volume.parent,
                volume.stateless ? "stateless" : std::string(to_string(volume.cache)),
-               volume.open ? "yes" : "no", std::to_string(volume.snapshots),
+               volume.lost ? "LOST" : volume.open ? "yes" : "no", std::to_string(volume.snapshots),
                context.size(volume.dirty_bytes), context.size(volume.bytes_read),
                context.size(volume.bytes_written), format_time(volume.created_s)});
   }

@@ -117,17 +117,21 @@ Result<std::unique_ptr<DirectorySegmentStore>> DirectorySegmentStore::open(
     Reactor& reactor, FileSystem& file_system, Executor& executor, const Uuid& pool,
     const std::vector<StoreDirectory>& directories, DirectorySegmentStoreOptions options) {
   std::unique_ptr<DirectorySegmentStore> self(
-      new DirectorySegmentStore(reactor, file_system, executor, options));
-  for (const StoreDirectory& directory : directories) TRY(self->add_store(pool, directory));
+      new DirectorySegmentStore(reactor, file_system, executor, pool, options));
+  for (const StoreDirectory& directory : directories) TRY(self->add_store(directory));
   return self;
 }
 
-Result<void> DirectorySegmentStore::add_store(const Uuid& pool, const StoreDirectory& directory) {
+Result<void> DirectorySegmentStore::add_store(const StoreDirectory& directory) {
   stores_.push_back({.name = directory.name,
                      .path = directory.path,
                      .problem = std::nullopt,
                      .direct_reads = options_.direct_reads});
-  if (auto found = check_store_directory(file_system_, pool, directory); !found) {
+  Store& store = stores_.back();
+  if (options_.make_executor && stores_.size() > 1)
+    store.own_executor = options_.make_executor(reactor_, "squall-store");
+  store.executor = store.own_executor != nullptr ? store.own_executor.get() : &executor_;
+  if (auto found = check_store_directory(file_system_, pool_, directory); !found) {
     LOG_WARN("engine: {}", found.error().message());
     stores_.back().problem = std::move(found).error();
     return {};
@@ -150,7 +154,7 @@ Result<void> DirectorySegmentStore::add_segments(size_t store) {
       continue;
     }
     const auto [place, is_new] = segments_.try_emplace(*id, Segment{.store = store});
-    if (!is_new)
+    if (!is_new && place->second.store != store)
       return fail(ErrorKind::kCorrupt, "segment {} exists twice: {} and {}; remove the wrong copy",
                   *id, path_of(*id, place->second.store), path_of(*id, store));
   }
@@ -183,16 +187,25 @@ Result<DirectorySegmentStore::Segment*> DirectorySegmentStore::find_writable(Seg
   return segment;
 }
 
+// The segment exists: where its file is not found, its disk is not there.
+std::unexpected<Error> DirectorySegmentStore::cannot_open(const Error& error, SegmentId id,
+                                                          size_t store) const {
+  if (error.kind() == ErrorKind::kNotFound)
+    return fail_errno(EIO, "{}: its file is not there (is the store's disk mounted?)",
+                      describe(id, store));
+  return std::unexpected(error.wrap(describe(id, store)));
+}
+
 Result<HandleCache::Pin> DirectorySegmentStore::open_buffered(SegmentId id, size_t store) {
   auto pin =
       handles_.acquire(buffered_key(id), {.write = true}, [&] { return path_of(id, store); });
-  if (!pin) return std::unexpected(pin.error().wrap(describe(id, store)));
+  if (!pin) return cannot_open(pin.error(), id, store);
   return pin;
 }
 
 Result<HandleCache::Pin> DirectorySegmentStore::open_direct(SegmentId id, size_t store) {
   auto pin = handles_.acquire(direct_key(id), {.direct = true}, [&] { return path_of(id, store); });
-  if (!pin) return std::unexpected(pin.error().wrap(describe(id, store)));
+  if (!pin) return cannot_open(pin.error(), id, store);
   return pin;
 }
 
@@ -203,53 +216,82 @@ void DirectorySegmentStore::drop_handles(SegmentId id) {
 
 Task<Result<std::vector<SegmentInfo>>> DirectorySegmentStore::list() {
   std::vector<SegmentInfo> infos;
-  std::vector<std::string> paths;
   infos.reserve(segments_.size());
-  paths.reserve(segments_.size());
-  for (const auto& [id, segment] : segments_) {
-    infos.push_back({.id = id, .store = stores_[segment.store].name});
-    paths.push_back(path_of(id, segment.store));
-  }
-  CO_TRY(co_await run_on(executor_, reactor_, [&]() -> Result<void> {
-    for (size_t i = 0; i < infos.size(); ++i) {
-      auto info = file_system_.stat(paths[i]);
-      if (!info && info.error().kind() == ErrorKind::kNotFound) {
-        infos[i].id = 0;  // removed meanwhile, or missing: told apart below
-        continue;
-      }
-      TRY(info);
-      infos[i].size_bytes = info->size;
-      infos[i].allocated_bytes = info->allocated_bytes;
-    }
-    return {};
-  }));
-  for (size_t i = 0; i < infos.size(); ++i) {
-    if (infos[i].id != 0) continue;
-    const auto id = parse_file_name(std::string_view(paths[i]).substr(paths[i].rfind('/') + 1));
-    if (segments_.contains(*id))
-      co_return fail(ErrorKind::kIo, "segment {}: {} has disappeared", *id, paths[i]);
-  }
-  std::erase_if(infos, [](const SegmentInfo& info) { return info.id == 0; });
+  for (size_t store = 0; store < stores_.size(); ++store) CO_TRY(co_await stat_all(store, infos));
   std::ranges::sort(infos, {}, &SegmentInfo::id);
   co_return infos;
 }
 
+// Appends what a store holds.
+Task<Result<void>> DirectorySegmentStore::stat_all(size_t store, std::vector<SegmentInfo>& infos) {
+  std::vector<SegmentInfo> found;
+  for (const auto& [id, segment] : segments_)
+    if (segment.store == store) found.push_back({.id = id, .store = stores_[store].name});
+  std::vector<SegmentId> missing;
+  CO_TRY(co_await run_on(*stores_[store].executor, reactor_, [&]() -> Result<void> {
+    for (SegmentInfo& segment : found) {
+      auto info = file_system_.stat(path_of(segment.id, store));
+      if (!info && info.error().kind() == ErrorKind::kNotFound) {
+        missing.push_back(segment.id);  // removed meanwhile, or gone: told apart below
+        continue;
+      }
+      TRY(info);
+      segment.size_bytes = info->size;
+      segment.allocated_bytes = info->allocated_bytes;
+    }
+    return {};
+  }));
+  for (const SegmentId id : missing) {
+    if (segments_.contains(id))
+      co_return fail(ErrorKind::kIo, "segment {}: {} has disappeared", id, path_of(id, store));
+    std::erase_if(found, [id](const SegmentInfo& segment) { return segment.id == id; });
+  }
+  infos.insert(infos.end(), std::make_move_iterator(found.begin()),
+               std::make_move_iterator(found.end()));
+  co_return Result<void>();
+}
+
+// A store that was away at the start may have been mounted since.
+void DirectorySegmentStore::look_again(size_t store) {
+  if (!check_store_directory(file_system_, pool_, {stores_[store].name, stores_[store].path}))
+    return;
+  stores_[store].problem.reset();
+  if (auto added = add_segments(store); !added) {
+    stores_[store].problem = std::move(added).error();
+  } else if (!stores_[store].problem) {
+    LOG_INFO("engine: store {} ({}) is there again", stores_[store].name, stores_[store].path);
+  }
+}
+
+StoreInfo DirectorySegmentStore::info_of(const Store& store) {
+  StoreInfo info{.name = store.name, .path = store.path};
+  auto problem = store.problem;
+  // Where its disk was unmounted, the directory may still be there, and be another disk's.
+  if (!problem) {
+    if (auto marker = file_system_.stat(marker_path(store.path)); !marker)
+      problem =
+          marker.error().wrap(fmt::format("store {}: {} is not available (is its disk "
+                                          "mounted?)",
+                                          store.name, store.path));
+  }
+  if (!problem) {
+    if (auto space = file_system_.space(store.path)) {
+      info.total_bytes = space->total_bytes;
+      info.available_bytes = space->available_bytes;
+    } else {
+      problem = std::move(space).error();
+    }
+  }
+  info.available = !problem;
+  if (problem) info.problem = problem->message();
+  return info;
+}
+
 Result<std::vector<StoreInfo>> DirectorySegmentStore::stores() {
   std::vector<StoreInfo> infos;
-  for (const Store& store : stores_) {
-    StoreInfo info{.name = store.name, .path = store.path};
-    auto problem = store.problem;
-    if (!problem) {
-      if (auto space = file_system_.space(store.path)) {
-        info.total_bytes = space->total_bytes;
-        info.available_bytes = space->available_bytes;
-      } else {
-        problem = std::move(space).error();
-      }
-    }
-    info.available = !problem;
-    if (problem) info.problem = problem->message();
-    infos.push_back(std::move(info));
+  for (size_t i = 0; i < stores_.size(); ++i) {
+    if (stores_[i].problem) look_again(i);
+    infos.push_back(info_of(stores_[i]));
   }
   return infos;
 }
@@ -263,7 +305,7 @@ Task<Result<void>> DirectorySegmentStore::create(SegmentId id, const std::string
   const auto index = static_cast<size_t>(place - stores_.begin());
   if (segments_.contains(id)) co_return fail(ErrorKind::kExists, "{}: exists", describe(id, index));
   const std::string path = path_of(id, index);
-  auto created = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+  auto created = co_await run_on(*stores_[index].executor, reactor_, [&]() -> Result<void> {
     TRY_ASSIGN(const int handle,
                file_system_.open(path, {.write = true, .create = true, .exclusive = true}));
     file_system_.close(handle);
@@ -367,7 +409,7 @@ Task<Result<void>> DirectorySegmentStore::truncate(SegmentId id, uint64_t size_b
   CO_TRY_ASSIGN(const HandleCache::Pin pin, open_buffered(id, segment->store));
   segment->unsynced = pin;
   ++segment->changes;
-  auto done = co_await run_on(executor_, reactor_,
+  auto done = co_await run_on(*stores_[segment->store].executor, reactor_,
                               [&] { return file_system_.truncate(pin.handle(), size_bytes); });
   ++segment->changes;
   if (!done)
@@ -400,7 +442,7 @@ Task<Result<void>> DirectorySegmentStore::remove(SegmentId id) {
   // Closed before the unlink, so that it is the executor that waits while the space is freed.
   segment->unsynced = {};
   drop_handles(id);
-  auto removed = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+  auto removed = co_await run_on(*stores_[store].executor, reactor_, [&]() -> Result<void> {
     TRY(file_system_.remove(path));
     return file_system_.sync_directory(parent_directory(path));
   });

@@ -1,7 +1,8 @@
 // DirectorySegmentStore: the segments of a `file:` pool: each a file STORE/segments/<16 hex>.seg in
 // one of several named directories. A directory counts as a store only while its marker file names
 // this pool and this store: an empty mount point, or another pool's disk, makes that store
-// unavailable (its segments fail with kIo and say so) and leaves the others working.
+// unavailable (its segments fail with kIo and say so) and leaves the others working; stores() looks
+// whether it has come back.
 //
 // Reads go past the page cache (`direct_reads`), since the host cache above keeps records; a
 // segment with unsynced writes is read through it. Writes go through it and become durable with
@@ -36,6 +37,9 @@ struct StoreDirectory {
 struct DirectorySegmentStoreOptions {
   bool direct_reads = true;
   size_t open_files_max = 256;
+  // Gives every store but the first a thread of its own, so that a disk that hangs holds up
+  // nobody else's; unset: all use the executor that they are opened with.
+  ExecutorFactory make_executor;
 };
 
 // Makes `directory` a store of that pool: the directories, then the marker, all durable. Doing it
@@ -73,6 +77,8 @@ class DirectorySegmentStore final : public SegmentStore {
     std::string path;
     std::optional<Error> problem;  // set: unavailable
     bool direct_reads = true;
+    std::unique_ptr<Executor> own_executor{};
+    Executor* executor = nullptr;  // its own, or the shared one
   };
   struct Segment {
     size_t store = 0;
@@ -82,15 +88,20 @@ class DirectorySegmentStore final : public SegmentStore {
   };
 
   DirectorySegmentStore(Reactor& reactor, FileSystem& file_system, Executor& executor,
-                        DirectorySegmentStoreOptions options)
+                        const Uuid& pool, DirectorySegmentStoreOptions options)
       : reactor_(reactor),
         file_system_(file_system),
         executor_(executor),
+        pool_(pool),
         options_(options),
         handles_(file_system, options.open_files_max) {}
 
-  Result<void> add_store(const Uuid& pool, const StoreDirectory& directory);
+  Result<void> add_store(const StoreDirectory& directory);
   Result<void> add_segments(size_t store);
+  Task<Result<void>> stat_all(size_t store, std::vector<SegmentInfo>& infos);
+  void look_again(size_t store);
+  StoreInfo info_of(const Store& store);
+  std::unexpected<Error> cannot_open(const Error& error, SegmentId id, size_t store) const;
   Result<Segment*> find(SegmentId id);
   Result<Segment*> find_writable(SegmentId id);
   std::string path_of(SegmentId id, size_t store) const;
@@ -106,6 +117,7 @@ class DirectorySegmentStore final : public SegmentStore {
   Reactor& reactor_;
   FileSystem& file_system_;
   Executor& executor_;
+  const Uuid pool_;
   const DirectorySegmentStoreOptions options_;
   HandleCache handles_;
   std::vector<Store> stores_;

@@ -180,6 +180,31 @@ TEST_F(DirectorySegmentStoreTest, AStoreThatIsAwayLeavesTheOthersWorking) {
   EXPECT_GT(stores[0].available_bytes, 0u);
   EXPECT_FALSE(stores[1].available);
   EXPECT_THAT(stores[1].problem, HasSubstr("mounted"));
+  // It is mounted while the daemon runs.
+  std::filesystem::remove(directories_[1].path);
+  std::filesystem::rename(directory_.path() + "/elsewhere", directories_[1].path);
+  EXPECT_TRUE(value_of(store_->stores())[1].available);
+  value_of(write(2, pattern_bytes(512, 2), 0));
+  value_of(sync(2));
+  EXPECT_EQ(value_of(read(2, 512, 0)), pattern_bytes(512, 2));
+}
+
+TEST_F(DirectorySegmentStoreTest, AStoreThatGoesWhileItIsUsedIsNoticed) {
+  value_of(create(1, "ssd"));
+  value_of(write(1, pattern_bytes(512, 1), 0));
+  value_of(sync(1));
+  EXPECT_TRUE(value_of(store_->stores())[1].available);
+  const std::string elsewhere = directory_.path() + "/elsewhere";
+  std::filesystem::rename(directories_[1].path, elsewhere);
+  std::filesystem::create_directory(directories_[1].path);
+  const auto stores = value_of(store_->stores());
+  EXPECT_TRUE(stores[0].available);
+  EXPECT_FALSE(stores[1].available);
+  EXPECT_THAT(stores[1].problem, HasSubstr("mounted"));
+  std::filesystem::remove(directories_[1].path);
+  std::filesystem::rename(elsewhere, directories_[1].path);
+  EXPECT_TRUE(value_of(store_->stores())[1].available);
+  EXPECT_EQ(value_of(read(1, 512, 0)), pattern_bytes(512, 1));
 }
 
 TEST_F(DirectorySegmentStoreTest, RefusesAnotherPoolsStore) {

@@ -235,8 +235,10 @@ Result<FileEngine> open_file_engine(Reactor& reactor, FileSystem& file_system,
   if (options.catalog_reserve_bytes > 0) catalog->keep_reserve(options.catalog_reserve_bytes);
   TRY_ASSIGN(const auto stores, read_stores(*catalog, directory));
   engine.executor = options.make_executor(reactor, "squall-files");
+  DirectorySegmentStoreOptions segments = options.segments;
+  segments.make_executor = options.make_executor;
   TRY_ASSIGN(engine.segments, DirectorySegmentStore::open(reactor, file_system, *engine.executor,
-                                                          pool, stores, options.segments));
+                                                          pool, stores, segments));
   TRY_ASSIGN(engine.logs, FileLogStore::open(reactor, file_system, *engine.executor, pool,
                                              logs_path(directory)));
   engine.meta = std::make_unique<SqliteMetaStore>(reactor, std::move(catalog),

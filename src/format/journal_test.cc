@@ -215,6 +215,51 @@ TEST(JournalFormat, AnyDamageToAFooterShows) {
     EXPECT_FALSE(decode_index(trailer, ConstBytes(entries).first(size), 42)) << size;
 }
 
+TEST(JournalFormat, ARecordSaysWhatWasDurableBeforeIt) {
+  RecordHeader header = write_record(9, 64);
+  EXPECT_EQ(durable_before(header), 0);
+  header.durable_behind = 4;
+  EXPECT_EQ(durable_before(header), header.sequence - 4);
+  Image bytes = encoded(header, payload_of(64), 42);
+  EXPECT_EQ(decode_record(bytes, 42), header);
+  EXPECT_TRUE(may_be_durable_claim(bytes));
+  header.sequence = 3;  // nonsense with a right checksum
+  EXPECT_EQ(durable_before(header), 0);
+  bytes = encoded(write_record(9, 64), payload_of(64), 42);
+  EXPECT_FALSE(may_be_durable_claim(bytes));
+}
+
+TEST(JournalFormat, ATornStartIsToldFromADamagedOne) {
+  Image block(kBlock);
+  EXPECT_TRUE(is_torn_file_start(block));
+  encode_file_start(kStart, 42, block);
+  EXPECT_FALSE(is_torn_file_start(block));
+  Image torn = block;
+  std::fill_n(torn.begin(), 512, std::byte{0});
+  EXPECT_TRUE(is_torn_file_start(torn));
+  torn = block;
+  std::fill_n(torn.end() - 512, 512, std::byte{0});
+  EXPECT_TRUE(is_torn_file_start(torn));
+  block[9] ^= std::byte{1};
+  EXPECT_FALSE(is_torn_file_start(block));
+}
+
+// One record of version 1.1, in hexadecimal: the bytes that 1.0 had as zeros.
+TEST(JournalFormat, GoldenRecordOfVersion1_1) {
+  RecordHeader header = write_record(9, 8);
+  header.durable_behind = 0x01020304;
+  const Image bytes = encoded(header, payload_of(8), 42);
+  std::string hex;
+  for (const std::byte byte : bytes) hex += fmt::format("{:02x}", static_cast<unsigned>(byte));
+  const std::string path = SQUALL_SOURCE_DIR "/tests/golden/journal_record_v1_1.hex";
+  if (std::getenv("SQUALL_WRITE_GOLDEN") != nullptr) std::ofstream(path) << hex << "\n";
+  std::ifstream stream(path);
+  ASSERT_TRUE(stream) << path;
+  std::string golden;
+  stream >> golden;
+  EXPECT_EQ(hex, golden);
+}
+
 // Set SQUALL_WRITE_GOLDEN to make the file anew, after the format has changed on purpose.
 TEST(JournalFormat, Golden) {
   const std::string path = SQUALL_SOURCE_DIR "/tests/golden/journal_v1_0.bin";

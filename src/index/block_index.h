@@ -55,6 +55,9 @@ struct IndexVisitor {
   virtual ~IndexVisitor() = default;
   virtual bool page(Address address, unsigned level, uint64_t first_block) = 0;
   virtual void run(const BlockRun& run) = 0;
+  // After every few pages: a long walk over cached pages would not suspend otherwise. An error ends
+  // the walk.
+  virtual Task<Result<void>> rest([[maybe_unused]] uint64_t pages) { co_return Result<void>(); }
 };
 Task<Result<void>> index_walk(RecordStore& store, IndexRoot root, IndexVisitor& visitor);
 

@@ -44,6 +44,7 @@ Task<Result<void>> IndexWalker::walk(Address address, unsigned level, uint64_t f
     visit_extents(page.view);
     co_return Result<void>();
   }
+  CO_TRY(co_await visitor_.rest(1));
   if (level == 1) co_return co_await walk_leaves(page.view);
   const uint64_t slot_span = page_span_blocks(level - 1);
   for (unsigned slot = page.view.next_child(0); slot < kPageFanout;
@@ -78,6 +79,7 @@ Task<Result<void>> IndexWalker::visit(std::vector<Leaf>& batch) {
     CO_TRY(page.view.validate());
     visit_extents(page.view);
   }
+  if (!batch.empty()) CO_TRY(co_await visitor_.rest(batch.size()));
   co_return Result<void>();
 }
 

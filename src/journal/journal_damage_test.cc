@@ -262,7 +262,7 @@ TEST_F(JournalDamage, ATornHeaderOfARecycledFileStopsNothing) {
 
 TEST_F(JournalDamage, StartingAgainAndAgainTakesNoMoreFiles) {
   for (int start = 0; start < 20; ++start) {
-    ASSERT_TRUE(host_->open());
+    ASSERT_TRUE(host_->open(small_journal(), true));
     if (start % 3 == 0) ASSERT_TRUE(host_->append_now(100));
     host_->release_below(model_.next_key);
     host_->settle();

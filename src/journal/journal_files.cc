@@ -125,7 +125,8 @@ Task<Result<void>> Journal::roll(uint64_t previous_last_sequence) {
     if (next_error_) co_return std::unexpected(*next_error_);
   }
   CO_TRY(begin_file(std::move(next_), previous_last_sequence));
-  if (!full->poisoned && !full->entries.empty()) spawn(finish_file(full));
+  const bool ours = full->header.generation == generation_;
+  if (ours && !full->poisoned && !full->entries.empty()) spawn(finish_file(full));
   prepare_next();
   reclaim();
   co_return Result<void>{};

@@ -141,17 +141,16 @@ void Journal::keep_the_run(OpenedFiles& found) {
   // A number is given again when its file could not be prepared; that one was never used.
   OpenedFiles by_number;
   for (auto& file : found) {
-    const bool again = !by_number.empty() &&
-                       by_number.back()->header.file_number == file->header.file_number;
+    const bool again =
+        !by_number.empty() && by_number.back()->header.file_number == file->header.file_number;
     (again ? leftovers_ : by_number).push_back(std::move(file));
   }
   size_t first = by_number.size();
   while (first > 0) {
     const auto& file = *by_number[first - 1];
-    const bool chained =
-        first == by_number.size() ||
-        (file.header.file_number + 1 == by_number[first]->header.file_number &&
-         file.header.journal_id == by_number[first]->header.journal_id);
+    const bool chained = first == by_number.size() ||
+                         (file.header.file_number + 1 == by_number[first]->header.file_number &&
+                          file.header.journal_id == by_number[first]->header.journal_id);
     if (!chained) break;
     --first;
   }
@@ -183,8 +182,8 @@ Task<Result<uint64_t>> Journal::replay(const ReplayVisitor& visit) {
     if (!begun) end.last = file.start.previous_last_sequence;
     begun = true;
     if (end.last < expected) {
-      LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}",
-               file.path, expected, end.last);
+      LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}", file.path,
+               expected, end.last);
       break;
     }
     end.file = i;
@@ -355,6 +354,15 @@ Task<Result<void>> Journal::start_generation(uint64_t previous_last_sequence) {
     LOG_WARN("{}; taking the reserve", prepared.error().message());
     CO_TRY(fs_.remove(reserve_path()));
     prepared = co_await prepare_file();
+  }
+  if (!prepared && prepared.error().os_errno() == ENOSPC && !files_.empty()) {
+    // What the log holds can be read and committed all the same, which makes room: the generation's
+    // first file is made by the first append for which there is space.
+    LOG_WARN("{}; no write is taken until there is space", prepared.error().message());
+    files_.back()->last_sequence = previous_last_sequence;
+    next_failing_ = true;
+    reclaim();
+    co_return Result<void>{};
   }
   CO_TRY_ASSIGN(auto file, std::move(prepared));
   CO_TRY(begin_file(std::move(file), previous_last_sequence));

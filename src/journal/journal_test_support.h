@@ -59,10 +59,12 @@ class JournalHost final : public JournalSink {
     journal_.reset();
   }
 
-  Result<void> open(JournalConfig config = small_journal()) {
+  // With `needs_nothing` as if everything replayed were in the pool already.
+  Result<void> open(JournalConfig config = small_journal(), bool needs_nothing = false) {
     auto opened =
         run_task(reactor_, Journal::open(reactor_, reactor_.files(), std::move(config),
                                          [&](const JournalRecord& record, JournalPlace place) {
+                                           if (needs_nothing) return;
                                            ++place.file->live;
                                            held_[record.sequence] = {record, place};
                                          }));

@@ -14,7 +14,8 @@ AppendStream::AppendStream(Reactor& reactor, SegmentStore& segments, SegmentNumb
       numbers_(numbers),
       options_(std::move(options)),
       prepared_(reactor),
-      retry_closing_(reactor) {}
+      retry_closing_(reactor),
+      closing_changed_(reactor) {}
 
 bool AppendStream::has_segment_for(const NewRecord& record) const {
   return current_ != nullptr && !current_->has_failed() && current_->fits(record);
@@ -121,7 +122,10 @@ Task<void> AppendStream::close_segment(WriterRef writer) {
   const Gate::Pass pass = background_.enter();
   auto sealed = co_await writer->seal();
   while (!sealed && sealed.error().kind() == ErrorKind::kNoSpace && !stopping_) {
+    ++without_space_;
+    closing_changed_.wake_all();
     co_await retry_closing_.wait();
+    --without_space_;
     sealed = co_await writer->seal();
   }
   if (!sealed)
@@ -129,6 +133,17 @@ Task<void> AppendStream::close_segment(WriterRef writer) {
              sealed.error().message());
   std::erase(closing_, writer);
   options_.on_end(writer->id(), writer->totals(), sealed.has_value());
+  closing_changed_.wake_all();
+}
+
+void AppendStream::retire(uint64_t used_bytes_min) {
+  if (current_ != nullptr && current_->totals().records > 0 &&
+      current_->used_bytes() >= used_bytes_min)
+    retire_current();
+}
+
+Task<void> AppendStream::wait_sealing() {
+  while (closing_.size() > without_space_) co_await closing_changed_.wait();
 }
 
 void AppendStream::request_sync() {

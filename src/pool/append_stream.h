@@ -43,6 +43,10 @@ class AppendStream {
   Task<Result<void>> sync();
   // A record's bytes while they are in memory only; empty otherwise.
   ConstBytes find_unwritten(Address address) const;
+  // Ends the segment being written if it holds at least so much (bytes, header included).
+  void retire(uint64_t used_bytes_min);
+  // Until what has ended is sealed, or waits for space to be.
+  Task<void> wait_sealing();
   // The writer of a segment that is not sealed yet; null otherwise.
   const SegmentWriter* find_open(SegmentId segment) const;
   // The segments being written or sealed.
@@ -72,11 +76,13 @@ class AppendStream {
   WriterRef current_;
   WriterRef next_;                  // empty, prepared ahead
   std::vector<WriterRef> closing_;  // being sealed
+  size_t without_space_ = 0;        // of those, that wait for space
   bool preparing_ = false;
   std::optional<Error> prepare_error_;  // of the last attempt
   bool stopping_ = false;
   WaitQueue prepared_;
   WaitQueue retry_closing_;
+  WaitQueue closing_changed_;
   Gate background_;
 };
 

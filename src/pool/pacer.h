@@ -1,5 +1,6 @@
-// Pacer: keeps long background reading (check, scrub) below a rate, and lets it be cancelled. One
-// reactor's thread; `reactor` outlives it.
+// Pacer: keeps long background work (check, scrub, garbage collection) below a rate, lets
+// everything else on the reactor have its turn, and lets the work be cancelled. One reactor's
+// thread; `reactor` outlives it.
 #pragma once
 
 #include <algorithm>
@@ -18,23 +19,25 @@ class Pacer {
   Pacer(Reactor& reactor, uint64_t bytes_per_s, std::function<bool()> cancelled = {})
       : reactor_(reactor), bytes_per_s_(bytes_per_s), cancelled_(std::move(cancelled)) {}
 
+  void set_rate(uint64_t bytes_per_s) {
+    bytes_per_s_ = bytes_per_s;
+    ready_ns_ = 0;
+  }
   uint64_t spent_bytes() const { return spent_bytes_; }
   bool is_cancelled() const { return cancelled_ && cancelled_(); }
 
-  // To be called before so many bytes are read: waits until the rate allows them. Gives whatever
-  // else is pending on the reactor a turn in any case. kCancelled.
+  // To be called with the bytes that a step reads or writes: waits until the rate allows them.
+  // Gives whatever else is pending on the reactor a turn in any case. kCancelled.
   Task<Result<void>> spend(uint64_t bytes) {
     spent_bytes_ += bytes;
     const uint64_t now = reactor_.now_ns();
     // What was not read in time is not made up for: no bursts.
     ready_ns_ = std::max(ready_ns_, now);
+    co_await yield_to(reactor_);
     while (ready_ns_ > reactor_.now_ns() && !is_cancelled())
       co_await sleep_ns(reactor_, std::min(ready_ns_ - reactor_.now_ns(), kNapNsMax));
-    if (bytes_per_s_ == 0)
-      co_await yield_to(reactor_);
-    else
-      ready_ns_ += bytes * kNsPerS / bytes_per_s_;
-    if (is_cancelled()) co_return fail(ErrorKind::kCancelled, "the check was stopped");
+    if (bytes_per_s_ > 0) ready_ns_ += bytes * kNsPerS / bytes_per_s_;
+    if (is_cancelled()) co_return fail(ErrorKind::kCancelled, "stopped before the end");
     co_return Result<void>();
   }
 
@@ -43,7 +46,7 @@ class Pacer {
   static constexpr uint64_t kNapNsMax = 50'000'000;  // how late a cancellation may be noticed
 
   Reactor& reactor_;
-  const uint64_t bytes_per_s_;
+  uint64_t bytes_per_s_;
   const std::function<bool()> cancelled_;
   uint64_t spent_bytes_ = 0;
   uint64_t ready_ns_ = 0;

@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "pool/segment_reader.h"
 
 namespace squall {
 
@@ -62,6 +63,7 @@ SegmentId first_free_number(const std::vector<SegmentInfo>& found) {
 struct Pool::Flight {
   explicit Flight(Reactor& reactor) : done(reactor) {}
   std::optional<Result<PayloadRef>> result;
+  bool forgotten = false;  // the record was freed meanwhile
   WaitQueue done;
 };
 
@@ -160,6 +162,7 @@ Task<Result<Address>> Pool::append(RecordKind kind, ConstBytes payload, const Pl
   const RecordCodec::Encoded encoded = codec_.encode(payload);
   CO_TRY_ASSIGN(const Address address, co_await stream->append({kind, encoded.codec, encoded.stored,
                                                                 payload.size(), fingerprints}));
+  appended_bytes_ += address.stored_bytes();
   if (page != nullptr) keep(address, page);
   co_return address;
 }
@@ -220,7 +223,7 @@ Task<Result<PayloadRef>> Pool::fetch(Address address) {
   flights_.emplace(address, flight);
   flight->result = co_await read_segment(address);
   flights_.erase(address);
-  if (*flight->result) keep(address, **flight->result);
+  if (*flight->result && !flight->forgotten) keep(address, **flight->result);
   flight->done.wake_all();
   co_return *flight->result;
 }
@@ -275,6 +278,50 @@ ConstBytes Pool::find_unwritten(Address address) const {
   for (const auto& [store, stream] : streams_)
     if (const ConstBytes stored = stream.find_unwritten(address); !stored.empty()) return stored;
   return {};
+}
+
+void Pool::retire_segments(uint64_t used_bytes_min) {
+  for (auto& [store, stream] : streams_) stream.retire(used_bytes_min);
+}
+
+Task<void> Pool::wait_sealing() {
+  for (auto& [store, stream] : streams_) co_await stream.wait_sealing();
+}
+
+std::vector<SegmentId> Pool::sealed_segments() const {
+  std::vector<SegmentId> ids;
+  for (const auto& [id, state] : ended_)
+    if (state.sealed) ids.push_back(id);
+  return ids;
+}
+
+bool Pool::has_segment(SegmentId id) const {
+  if (ended_.contains(id)) return true;
+  bool found = false;
+  for (const auto& [store, stream] : streams_)
+    stream.for_each_open([&](SegmentId open, const SegmentTotals&) { found |= open == id; });
+  return found;
+}
+
+Task<Result<SegmentFooter>> Pool::load_footer(SegmentId id, uint64_t segment_bytes) {
+  CO_TRY_ASSIGN(const SegmentTrailer trailer,
+                co_await read_segment_trailer(segments_, config_.id, id, segment_bytes));
+  co_return co_await read_segment_footer(segments_, trailer);
+}
+
+void Pool::forget(Address address) {
+  cache_.erase(address);
+  if (const auto flight = flights_.find(address); flight != flights_.end())
+    flight->second->forgotten = true;
+}
+
+void Pool::set_segment_totals(SegmentId id, std::optional<SegmentTotals> totals) {
+  if (totals) {
+    ended_.at(id).totals = *std::move(totals);
+    return;
+  }
+  ended_.erase(id);
+  if (dedup_ != nullptr) dedup_->forget(id);
 }
 
 Task<Result<PoolStats>> Pool::stats() {

@@ -4,8 +4,10 @@
 // Owned by one reactor's thread. stop() before destruction. `segments` and `catalog` outlive it.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -77,7 +79,29 @@ class Pool final : public RecordStore, private DedupSource {
 
   // Until every segment left open by a crash is sealed (or has turned out to be unreadable).
   Task<void> wait_recovered() { return recovery_.wait(); }
+  bool is_recovered() const { return recovery_.is_done(); }
   Task<Result<PoolStats>> stats();
+
+  // For garbage collection (pool/collector.h).
+  Epochs& epochs() { return epochs_; }
+  // Ends the segments being written that hold at least so much; appends go to new ones.
+  void retire_segments(uint64_t used_bytes_min);
+  // Until every segment that has ended is sealed, or waits for space to be.
+  Task<void> wait_sealing();
+  std::vector<SegmentId> sealed_segments() const;
+  bool has_segment(SegmentId id) const;
+  uint64_t appended_bytes() const { return appended_bytes_; }  // since the start, as stored
+  Task<Result<SegmentFooter>> load_footer(SegmentId id, uint64_t segment_bytes);
+  // Decides on deduplication hits; null: everything may be referred to.
+  void set_reference_guard(std::function<bool(Address)> guard) {
+    if (dedup_ != nullptr) dedup_->set_may_reference(std::move(guard));
+  }
+  // A record's bytes are gone: no copy in memory may serve it any more.
+  void forget(Address address);
+  // What a sealed segment holds from now on; nullopt: the segment is gone.
+  void set_segment_totals(SegmentId id, std::optional<SegmentTotals> totals);
+  const SegmentTotals& segment_totals(SegmentId id) const { return ended_.at(id).totals; }
+
   // Seals what is open. Calls that come later give kCancelled.
   Task<void> stop();
 
@@ -129,6 +153,7 @@ class Pool final : public RecordStore, private DedupSource {
   uint64_t losses_ = 0;  // in all stores
   std::optional<Error> last_loss_;
   std::map<std::string, Losses> losses_by_store_;
+  uint64_t appended_bytes_ = 0;
   uint64_t records_read_ = 0;
   uint64_t corrupt_reads_ = 0;
   Gate gate_;

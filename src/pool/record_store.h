@@ -15,6 +15,7 @@
 #include "cache/payload.h"
 #include "format/address.h"
 #include "format/segment.h"
+#include "pool/epochs.h"
 
 namespace squall {
 
@@ -61,6 +62,14 @@ class RecordStore {
   virtual PayloadRef read_cached(Address address) = 0;
   // Finds what is stored already; null for a store that does not deduplicate.
   virtual Deduplicator* deduplicator() { return nullptr; }
+
+  // An operation that holds addresses which no root in the catalog or in its owner's memory reaches
+  // any more, or not yet, keeps a pass from before it got the first one until it is done: garbage
+  // collection frees nothing that such an operation may still read or publish.
+  Epochs::Pass begin() { return epochs_.enter(); }
+
+ protected:
+  Epochs epochs_;
 };
 
 }  // namespace squall

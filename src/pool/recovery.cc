@@ -18,19 +18,51 @@
 namespace squall {
 
 Task<void> Recovery::run(std::vector<SegmentInfo> found) {
+  std::vector<SegmentInfo> full;  // no space for their footers
   for (const SegmentInfo& segment : found) {
     if (cancelled_) break;
-    SegmentTotals totals{.store = segment.store};
-    auto outcome = co_await recover(segment, totals);
-    if (!outcome && outcome.error().kind() == ErrorKind::kCancelled) break;
-    if (!outcome)
-      LOG_ERROR("pool: segment {} in store '{}' is left as it is: {}", segment.id, segment.store,
-                outcome.error().message());
-    if (!outcome || *outcome != Outcome::kRemoved)
-      on_segment_(segment.id, totals, outcome && *outcome == Outcome::kSealed);
+    if (!co_await visit(segment)) full.push_back(segment);
   }
   is_done_ = true;
   done_.wake_all();
+  co_await retry(std::move(full));
+}
+
+void Recovery::cancel() {
+  cancelled_ = true;
+  if (retry_timer_.armed) reactor_.disarm(retry_timer_);
+  retry_.wake_all();
+}
+
+// False when it is worth another try once its disk has space.
+Task<bool> Recovery::visit(SegmentInfo segment) {
+  SegmentTotals totals{.store = segment.store};
+  auto outcome = co_await recover(segment, totals);
+  if (!outcome && outcome.error().kind() == ErrorKind::kCancelled) co_return true;
+  if (!outcome)
+    LOG_ERROR("pool: segment {} in store '{}' is left as it is: {}", segment.id, segment.store,
+              outcome.error().message());
+  if (!outcome || *outcome != Outcome::kRemoved)
+    on_segment_(segment.id, totals, outcome && *outcome == Outcome::kSealed);
+  co_return outcome || outcome.error().kind() != ErrorKind::kNoSpace;
+}
+
+Task<void> Recovery::retry(std::vector<SegmentInfo> full) {
+  constexpr uint64_t kIntervalNs = 10'000'000'000;
+  while (!full.empty() && !cancelled_) {
+    reactor_.arm(retry_timer_, reactor_.now_ns() + kIntervalNs);
+    co_await retry_.wait();
+    if (cancelled_) co_return;
+    auto known = co_await segments_.list();  // their sizes have changed
+    if (!known) continue;
+    std::vector<SegmentInfo> left;
+    for (const SegmentInfo& segment : full) {
+      const auto now = std::ranges::find(*known, segment.id, &SegmentInfo::id);
+      if (now == known->end()) continue;
+      if (cancelled_ || !co_await visit(*now)) left.push_back(*now);
+    }
+    full = std::move(left);
+  }
 }
 
 Task<void> Recovery::wait() {

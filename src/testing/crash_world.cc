@@ -439,7 +439,8 @@ Task<bool> CrashWorld::remove_image(std::string name) {
 // Writes what is not zero, backwards, so that no order of blocks is taken for granted.
 Task<bool> CrashWorld::import(std::string name, Content content, bool abort) {
   VolumeManager& volumes = host_->volumes();
-  auto session = co_await volumes.begin_import(name, content.size(), "test", "");
+  ImportRequest request{.name = name, .size_bytes = content.size(), .source = "test", .store = {}};
+  auto session = co_await volumes.begin_import(std::move(request));
   if (!session) co_return failed("import of " + name, session.error());
   auto disk = co_await volumes.open_disk(session->disk);
   if (!disk) co_return failed("import of " + name, disk.error());

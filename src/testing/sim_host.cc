@@ -39,6 +39,9 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   config.reserve_bytes = 64 * kKiB;
   TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
                                              *engine_->segments, *engine_->logs, config)));
+  collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                           *volumes_, options.collector);
+  collector_->start();
   return {};
 }
 
@@ -53,9 +56,11 @@ Result<CheckReport> SimHost::check() {
 }
 
 SimHost::~SimHost() {
+  if (collector_ != nullptr) run(collector_->stop());
   if (volumes_ != nullptr) run(volumes_->stop());
   if (pool_ != nullptr) run(pool_->stop());
   if (engine_ != nullptr) run(engine_->close());
+  collector_.reset();
   volumes_.reset();
   pool_.reset();
   engine_.reset();

@@ -8,6 +8,7 @@
 #include "check/pool_check.h"
 #include "engine/file_engine.h"
 #include "io/run_task.h"
+#include "pool/collector.h"
 #include "pool/pool.h"
 #include "sim/sim_reactor.h"
 #include "volume/host_volumes.h"
@@ -26,6 +27,7 @@ struct SimHostOptions {
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
   uint64_t fast_budget_bytes = 256 * kKiB;
+  CollectorConfig collector{.background = false};
 };
 
 class SimHost {
@@ -43,6 +45,9 @@ class SimHost {
   HostVolumes& volumes() { return *volumes_; }
   sim::SimReactor& reactor() { return reactor_; }
   Pool& pool() { return *pool_; }
+  Collector& collector() { return *collector_; }
+  SegmentStore& segments() { return *engine_->segments; }
+  MetaStore& catalog() { return *engine_->meta; }
   FileEngine& engine() { return *engine_; }
 
   // Verifies everything in the pool, as `squall check` does on a daemon that runs; waits first
@@ -58,6 +63,7 @@ class SimHost {
   std::unique_ptr<FileEngine> engine_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<HostVolumes> volumes_;
+  std::unique_ptr<Collector> collector_;
 };
 
 }  // namespace squall::testing

@@ -124,18 +124,18 @@ Task<Result<void>> SnapshotDisk::read(uint64_t offset, Bytes to) {
 Task<Result<void>> SnapshotDisk::read_sparse(uint64_t offset, Bytes to,
                                              std::vector<DiskExtent>& extents) {
   CHECK(offset + to.size() <= size_bytes_);
-  return read_base(reactor_, records_, root_, offset, to, extents);
+  return read_base(reactor_, records_, pin_.root(), offset, to, extents);
 }
 
 Task<Result<void>> SnapshotDisk::status(uint64_t offset, uint64_t length, size_t max_extents,
                                         std::vector<DiskExtent>& extents) {
-  CO_TRY(co_await base_status(records_, root_, offset, length, max_extents, extents));
+  CO_TRY(co_await base_status(records_, pin_.root(), offset, length, max_extents, extents));
   limit_extents(extents, max_extents);
   co_return Result<void>{};
 }
 
 Task<Result<void>> SnapshotDisk::prefetch(uint64_t offset, uint64_t length) {
-  return prefetch_base(reactor_, records_, root_, offset, length);
+  return prefetch_base(reactor_, records_, pin_.root(), offset, length);
 }
 
 }  // namespace squall

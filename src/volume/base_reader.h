@@ -8,6 +8,7 @@
 #include "io/reactor.h"
 #include "pool/record_store.h"
 #include "volume/disk.h"
+#include "volume/root_pins.h"
 
 namespace squall {
 
@@ -24,11 +25,12 @@ Task<Result<void>> base_status(RecordStore& records, IndexRoot root, uint64_t of
 Task<Result<void>> prefetch_base(Reactor& reactor, RecordStore& records, IndexRoot root,
                                  uint64_t offset, uint64_t length);
 
-// A snapshot or an image as a disk.
+// A snapshot or an image as a disk; it stays readable when that is removed.
 class SnapshotDisk : public ReadableDisk {
  public:
-  SnapshotDisk(Reactor& reactor, RecordStore& records, IndexRoot root, uint64_t size_bytes)
-      : reactor_(reactor), records_(records), root_(root), size_bytes_(size_bytes) {}
+  SnapshotDisk(Reactor& reactor, RecordStore& records, RootPins& pins, IndexRoot root,
+               uint64_t size_bytes)
+      : reactor_(reactor), records_(records), pin_(pins, root), size_bytes_(size_bytes) {}
   uint64_t size_bytes() const override { return size_bytes_; }
   Task<Result<void>> read(uint64_t offset, Bytes to) override;
   Task<Result<void>> read_sparse(uint64_t offset, Bytes to,
@@ -40,7 +42,7 @@ class SnapshotDisk : public ReadableDisk {
  private:
   Reactor& reactor_;
   RecordStore& records_;
-  IndexRoot root_;
+  RootPin pin_;
   uint64_t size_bytes_;
 };
 

@@ -124,12 +124,13 @@ Task<Result<void>> HostVolumes::judge_damage(Uuid journal, std::vector<JournalPr
   if (!config_.accept_journal_loss) {
     co_return fail(
         ErrorKind::kCorrupt,
-        "journal: {} at {}: {}{}; acknowledged writes of {} volumes ({}{}) may be lost: restore the "
+        "journal: {} at {}: {}{}; acknowledged writes of {} volumes ({}{}) may be lost: restore "
+        "the "
         "journal, or run once: squall serve --accept-journal-loss (they then answer EIO until "
         "rolled back)",
         damage[0].file, damage[0].offset, damage[0].what,
-        damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "",
-        concerned.size(), concerned[0].first, concerned.size() > 1 ? ", ..." : "");
+        damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "", concerned.size(),
+        concerned[0].first, concerned.size() > 1 ? ", ..." : "");
   }
   for (const auto& [name, entry] : concerned) {
     // A journal that nobody can identify is not this host's any more: volumes that name it as
@@ -143,9 +144,10 @@ Task<Result<void>> HostVolumes::judge_damage(Uuid journal, std::vector<JournalPr
     transaction.compares.push_back({std::string(kHeadKey), entry->head_value});
     transaction.puts.push_back({std::string(kHeadKey), value});
     CO_TRY(co_await meta_.commit(std::move(transaction)));
-    LOG_ERROR("volume {}: acknowledged writes may be lost with the journal; it answers EIO until it "
-              "is rolled back",
-              name);
+    LOG_ERROR(
+        "volume {}: acknowledged writes may be lost with the journal; it answers EIO until it "
+        "is rolled back",
+        name);
     entry->head = std::move(head);
     entry->head_value = std::move(value);
   }
@@ -228,7 +230,7 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
   if (const size_t at = name.find('@'); at != std::string::npos) {
     CO_TRY_ASSIGN(const Origin origin, resolve_origin(name));
     co_return OpenDisk{
-        std::make_shared<SnapshotDisk>(reactor_, records_, origin.root, origin.size_bytes), nullptr,
+        std::make_shared<SnapshotDisk>(reactor_, records_, pins_, origin.root, origin.size_bytes), nullptr,
         false};
   }
   if (name.starts_with(kImportPrefix)) {
@@ -240,7 +242,7 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
   if (const auto image = images_.find(name); image != images_.end()) {
     const SnapshotHead& head = image->second;
     co_return OpenDisk{
-        std::make_shared<SnapshotDisk>(reactor_, records_, IndexRoot{head.root, head.root_height},
+        std::make_shared<SnapshotDisk>(reactor_, records_, pins_, IndexRoot{head.root, head.root_height},
                                        head.size_bytes),
         nullptr, false};
   }
@@ -299,6 +301,8 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
   VolumeTotals totals{.images = images_.size(), .volumes = volumes_.size()};
   co_await for_each_volume([&totals](const std::string&, Entry& entry) {
     totals.open_volumes += entry.clients > 0 ? 1 : 0;
+    const bool lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
+    totals.lost_volumes += lost ? 1 : 0;
     totals.bytes_read += entry.counters.bytes_read;
     totals.bytes_written += entry.counters.bytes_written;
     if (entry.stateless == nullptr) return;
@@ -307,6 +311,7 @@ Task<Result<VolumeTotals>> HostVolumes::totals() {
     totals.bytes_written += entry.stateless->bytes_written;
   });
   totals.dirty_bytes += room_.dirty_bytes();
+  totals.damaged_journal_reads = journal_->stats().damaged_reads;
   co_return totals;
 }
 
@@ -339,6 +344,15 @@ Task<Result<uint64_t>> HostVolumes::new_ids(uint64_t count) {
   const uint64_t id = next_id_;
   next_id_ += count;
   co_return id;
+}
+
+// The catalog lies in the pool's first store. What makes it grow leaves the last of the space to
+// what makes it shrink.
+Result<void> HostVolumes::take_catalog_room(uint64_t entries) {
+  constexpr uint64_t kEntryBytes = 1024;
+  auto taken = room_.take(room_.store(""), entries * kEntryBytes);
+  if (!taken) return std::unexpected(taken.error().wrap("the catalog"));
+  return {};
 }
 
 Result<void> HostVolumes::check_new_name(const std::string& name) const {
@@ -408,8 +422,7 @@ void HostVolumes::background_round() {
         now - entry->disk->dirty_since_ns() > config_.commit_age_ms * 1'000'000)
       entry->disk->request_commit();
     if (entry->disk != nullptr) entry->disk->recheck_waiters();
-    if (entry->disk != nullptr && entry->disk->is_unrecovered())
-      spawn(recover_again(entry->disk));
+    if (entry->disk != nullptr && entry->disk->is_unrecovered()) spawn(recover_again(entry->disk));
     if (entry->clients == 0 && !entry->closing && closings_ + idle.size() < kClosingsMax &&
         now - entry->idle_since_ns > config_.idle_close_ms * 1'000'000)
       idle.emplace_back(name, entry);

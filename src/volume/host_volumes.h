@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -13,8 +14,10 @@
 #include "engine/segment_store.h"
 #include "format/catalog.h"
 #include "io/file_system.h"
+#include "pool/live_source.h"
 #include "volume/import_disk.h"
 #include "volume/manager.h"
+#include "volume/root_pins.h"
 #include "volume/stateless_disk.h"
 #include "volume/volume.h"
 
@@ -35,7 +38,7 @@ struct HostVolumesConfig {
   uint64_t reserve_bytes = 64 * kMiB;  // of the pool's stores, never used up by guests' writes
 };
 
-class HostVolumes : public VolumeManager {
+class HostVolumes : public VolumeManager, public LiveSource {
  public:
   // Reads the catalog, replays the journal, starts background commits.
   static Task<Result<std::unique_ptr<HostVolumes>>> open(Reactor& reactor, FileSystem& files,
@@ -70,6 +73,11 @@ class HostVolumes : public VolumeManager {
   Task<Result<OpenDisk>> open_disk(std::string name) override;
   Task<void> stop() override;
   void refuse_writes() override { journal_->refuse_admissions(); }
+
+  // LiveSource: host_roots.cc.
+  Task<Result<void>> mark_live(Marks& marks, Pacer& pacer, const Progress& progress) override;
+  Task<Result<uint64_t>> relocate(Leaves leaves, Pacer& pacer, const Progress& progress) override;
+  uint64_t removals() const override { return removals_; }
 
   const Journal& journal() const { return *journal_; }
   // Volumes, snapshots and images that the catalog has a damaged entry of, a line each.
@@ -124,6 +132,7 @@ class HostVolumes : public VolumeManager {
   Task<void> commit_all_dirty();
   Task<Result<void>> commit_or_move(std::shared_ptr<Volume> disk);
   Task<Result<uint64_t>> new_ids(uint64_t count);
+  Result<void> take_catalog_room(uint64_t entries);
   Result<void> check_new_name(const std::string& name) const;
   Result<void> check_store(const std::string& store) const;
   Result<EntryRef> find(const std::string& name) const;
@@ -134,6 +143,22 @@ class HostVolumes : public VolumeManager {
   void refresh(Entry& entry) const;
   VolumeInfo describe(const std::string& name, Entry& entry) const;
   static ImageInfo describe_image(const std::string& name, const SnapshotHead& head);
+
+  // host_roots.cc
+  struct LiveRoots {
+    std::set<std::pair<Address, uint8_t>> roots;  // with their height
+    std::vector<std::shared_ptr<ImportDisk>> imports;
+  };
+  LiveRoots take_roots() const;
+  Task<Result<void>> relocate_image(std::string name, IndexRelocation& relocation, AppendMark mark);
+  Task<Result<void>> relocate_volume(std::string name, IndexRelocation& relocation,
+                                     AppendMark mark);
+  Task<Result<void>> relocate_snapshot(std::string name, EntryRef entry, std::string snapshot,
+                                       IndexRelocation& relocation, AppendMark mark);
+  Task<Result<void>> relocate_stateless(std::string name, EntryRef entry,
+                                        IndexRelocation& relocation, AppendMark mark);
+  Task<Result<bool>> replace_root(std::string partition, std::string key, SnapshotHead head,
+                                  IndexRelocation& relocation, AppendMark mark, IndexRoot& moved);
 
   // volume_verbs.cc
   struct Origin {
@@ -160,6 +185,8 @@ class HostVolumes : public VolumeManager {
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<VolumeContext> context_;
 
+  RootPins pins_;  // first: open disks may outlive the maps
+  uint64_t removals_ = 0;
   std::map<std::string, EntryRef> volumes_;
   std::unordered_map<uint64_t, std::string> names_by_id_;
   std::map<std::string, SnapshotHead> images_;

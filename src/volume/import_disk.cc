@@ -16,6 +16,7 @@ bool ImportDisk::overlaps(uint64_t block, uint64_t count) const {
 Task<Result<void>> ImportDisk::write(uint64_t offset, ConstBytes from, bool fua) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "import: the session has ended");
+  const Epochs::Pass operation = records_.begin();
   const uint64_t end = offset + from.size();
   if (end > size_bytes_) co_return fail(ErrorKind::kInvalid, "import: write beyond the end");
   if (offset % kBlockBytes != 0 || (end % kBlockBytes != 0 && end != size_bytes_))
@@ -26,6 +27,7 @@ Task<Result<void>> ImportDisk::write(uint64_t offset, ConstBytes from, bool fua)
   const uint64_t count = round_up(from.size(), kBlockBytes) / kBlockBytes;
   if (overlaps(first, count))
     co_return fail(ErrorKind::kInvalid, "import: a block at {} was written before", offset);
+  if (take_room_) CO_TRY(take_room_(from.size()));
   ChunkPacker packer(records_, placement_, {.deduplicate = deduplicate_});
   for (uint64_t i = 0; i < count; ++i) {
     const ConstBytes data =
@@ -124,6 +126,13 @@ Task<Result<IndexRoot>> ImportDisk::finish() {
                 co_await index_update(records_, IndexRoot{}, blocks, updates, placement_));
   CO_TRY(co_await records_.sync(mark_));
   co_return root;
+}
+
+std::vector<BlockRun> ImportDisk::data_runs(uint64_t block, size_t most) const {
+  std::vector<BlockRun> found;
+  for (auto it = runs_.lower_bound(block); it != runs_.end() && found.size() < most; ++it)
+    found.push_back(it->second);
+  return found;
 }
 
 Task<void> ImportDisk::close() {

@@ -3,6 +3,7 @@
 // finish() built the index and the manager published it. One reactor's thread.
 #pragma once
 
+#include <functional>
 #include <map>
 
 #include "index/block_index.h"
@@ -14,11 +15,16 @@ namespace squall {
 
 class ImportDisk : public WritableDisk {
  public:
-  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement, bool deduplicate)
+  // Sets room in the pool aside for so many bytes, or says why not.
+  using TakeRoom = std::function<Result<void>(uint64_t bytes)>;
+
+  ImportDisk(RecordStore& records, uint64_t size_bytes, Placement placement, bool deduplicate,
+             TakeRoom take_room = {})
       : records_(records),
         size_bytes_(size_bytes),
         placement_(std::move(placement)),
         deduplicate_(deduplicate),
+        take_room_(std::move(take_room)),
         mark_(records.mark(placement_)) {}
 
   uint64_t size_bytes() const override { return size_bytes_; }
@@ -39,6 +45,8 @@ class ImportDisk : public WritableDisk {
   // Ends intake, builds the index and makes everything durable.
   Task<Result<IndexRoot>> finish();
   Task<void> close();
+  // At most `most` of the runs written so far that begin at `block` or later, in order.
+  std::vector<BlockRun> data_runs(uint64_t block, size_t most) const;
 
  private:
   std::vector<BlockRun> runs_of(uint64_t block, uint64_t count) const;
@@ -48,6 +56,7 @@ class ImportDisk : public WritableDisk {
   uint64_t size_bytes_;
   Placement placement_;
   bool deduplicate_;
+  TakeRoom take_room_;
   AppendMark mark_;                    // of the session's first append
   std::map<uint64_t, BlockRun> runs_;  // by first block; data only
   Gate gate_;

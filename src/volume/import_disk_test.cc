@@ -23,7 +23,8 @@ struct Import {
     return run_task(reactor, std::move(task));
   }
   Content image(IndexRoot root) {
-    SnapshotDisk snapshot(reactor, records, root, disk.size_bytes());
+    RootPins pins;
+    SnapshotDisk snapshot(reactor, records, pins, root, disk.size_bytes());
     Content got(disk.size_bytes(), std::byte{0xee});
     EXPECT_TRUE(run(snapshot.read(0, got)));
     return got;

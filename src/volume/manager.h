@@ -60,6 +60,7 @@ struct VolumeInfo {
   uint64_t snapshots = 0;
   bool open = false;
   uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
+  bool lost = false;         // acknowledged data is gone: EIO until it is rolled back
   uint64_t bytes_read = 0;   // by clients since the daemon started
   uint64_t bytes_written = 0;
 };
@@ -69,6 +70,8 @@ struct VolumeTotals {
   uint64_t images = 0;
   uint64_t volumes = 0;
   uint64_t open_volumes = 0;
+  uint64_t lost_volumes = 0;           // acknowledged data of theirs is gone
+  uint64_t damaged_journal_reads = 0;  // since the daemon started
   uint64_t dirty_bytes = 0;
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;

@@ -29,7 +29,12 @@ void PoolRoom::refresh() {
   if (first_store_.empty() && !found->empty()) first_store_ = found->front().name;
   for (const StoreInfo& info : *found) {
     Store& store = stores_[info.name];
-    const uint64_t taken = with_overhead(store.dirty_bytes) + reserve_bytes_;
+    // Stores whose numbers are the same lie on one disk: what is dirty for one is taken from all.
+    uint64_t dirty = 0;
+    for (const StoreInfo& other : *found)
+      if (other.total_bytes == info.total_bytes && other.available_bytes == info.available_bytes)
+        dirty += stores_[other.name].dirty_bytes;
+    const uint64_t taken = with_overhead(dirty) + reserve_bytes_;
     if (info.available && info.available_bytes > taken)
       store.room_bytes = info.available_bytes - taken;
     store.problem = info.available ? "" : info.problem;

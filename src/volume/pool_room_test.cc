@@ -49,6 +49,7 @@ TEST_F(PoolRoomTest, EveryStoreHasItsOwnRoom) {
 
 TEST_F(PoolRoomTest, WhatIsDirtyCountsAsUsed) {
   stores_.main_bytes = 20 * kMiB + 90 * kMiB;
+  stores_.other_bytes = 300 * kMiB;
   PoolRoom::Store& main = room_.store("main");
   room_.store("other").dirty_bytes = 500 * kMiB;
   EXPECT_TRUE(room_.take(main, 79 * kMiB)) << "nothing is dirty there";
@@ -58,6 +59,11 @@ TEST_F(PoolRoomTest, WhatIsDirtyCountsAsUsed) {
   EXPECT_FALSE(room_.take(main, 9 * kMiB));
   EXPECT_TRUE(room_.take(main, 7 * kMiB));
   EXPECT_EQ(room_.dirty_bytes(), 572 * kMiB);
+}
+
+TEST_F(PoolRoomTest, StoresOnOneDiskShareItsRoom) {
+  room_.store("other").dirty_bytes = 72 * kMiB;  // of the 80 that both see
+  EXPECT_FALSE(room_.take(room_.store("main"), 10 * kMiB));
 }
 
 TEST_F(PoolRoomTest, AStoreThatIsAwayIsNamed) {

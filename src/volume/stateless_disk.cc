@@ -133,8 +133,21 @@ Result<void> StatelessDisk::open_files() {
 Result<void> StatelessDisk::map_states(uint64_t size_bytes) {
   const uint64_t bytes = kMapHeader + round_up(size_bytes, kBlockBytes) / kBlockBytes;
   if (bytes <= map_.size()) return {};
-  TRY(scratch_.files.truncate(map_handle_, bytes));
-  TRY(scratch_.files.allocate(map_handle_, bytes));
+  FileSystem& fs = scratch_.files;
+  // Asked for first, since a file system may hand out all it has before it finds that this is not
+  // enough, with others' writes failing meanwhile.
+  TRY_ASSIGN(const FileInfo before, fs.info(map_handle_));
+  TRY_ASSIGN(const SpaceInfo space,
+             fs.space(parent_directory(paths_of(scratch_.config, volume_id_).map)));
+  if (bytes > before.allocated_bytes + space.available_bytes)
+    return fail_errno(ENOSPC, "the block map of a volume of {} bytes takes {} bytes", size_bytes,
+                      bytes);
+  TRY(fs.truncate(map_handle_, bytes));
+  if (auto allocated = fs.allocate(map_handle_, bytes); !allocated) {
+    if (auto undone = fs.truncate(map_handle_, std::max(before.size, map_.size())); !undone)
+      LOG_WARN("scratch: {}", undone.error().message());
+    return allocated;
+  }
   if (!map_.empty()) scratch_.files.unmap(std::exchange(map_, {}));
   TRY_ASSIGN(map_, scratch_.files.map(map_handle_, bytes));
   return {};
@@ -215,6 +228,7 @@ Task<Result<void>> StatelessDisk::read_sparse(uint64_t offset, Bytes to,
   if (offset + to.size() > size_bytes_)
     co_return fail(ErrorKind::kInvalid, "stateless volume {}: read beyond its end", volume_id_);
   bytes_read += to.size();
+  const Epochs::Pass operation = scratch_.records.begin();
   const std::vector<Run> plan = runs(offset, to.size(), ~size_t{0});
   for (const Run& run : plan) {
     const Bytes part = to.subspan(run.begin - offset, run.end - run.begin);
@@ -239,6 +253,7 @@ Task<Result<void>> StatelessDisk::status(uint64_t offset, uint64_t length, size_
                                          std::vector<DiskExtent>& extents) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "stateless volume {} is closed", volume_id_);
+  const Epochs::Pass operation = scratch_.records.begin();
   const std::vector<Run> plan = runs(offset, length, max_extents);
   for (const Run& run : plan) {
     if (run.state == kBase) {
@@ -256,6 +271,7 @@ Task<Result<void>> StatelessDisk::status(uint64_t offset, uint64_t length, size_
 Task<Result<void>> StatelessDisk::prefetch(uint64_t offset, uint64_t length) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "stateless volume {} is closed", volume_id_);
+  const Epochs::Pass operation = scratch_.records.begin();
   co_return co_await prefetch_base(scratch_.reactor, scratch_.records, base_, offset, length);
 }
 
@@ -304,6 +320,7 @@ Task<Result<void>> StatelessDisk::write_block_part(uint64_t offset, ConstBytes f
   const uint64_t begin = block * kBlockBytes;
   AlignedBuffer content(std::min(kBlockBytes, size_bytes_ - begin));
   if (now == kBase) {
+    const Epochs::Pass operation = scratch_.records.begin();
     std::vector<DiskExtent> extents;
     CO_TRY(co_await read_base(scratch_.reactor, scratch_.records, base_, begin, content.bytes(),
                               extents));

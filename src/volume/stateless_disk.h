@@ -64,6 +64,8 @@ class StatelessDisk : public WritableDisk {
   Task<Result<void>> flush() override;
 
   Task<Result<void>> resize(uint64_t size_bytes);
+  // A base that reads the same.
+  void set_base(IndexRoot base) { base_ = base; }
   Task<void> close();
   uint64_t scratch_bytes() const;
 

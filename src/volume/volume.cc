@@ -107,6 +107,7 @@ Task<Result<void>> Volume::read_sparse(uint64_t offset, Bytes to,
   if (offset + to.size() > size_bytes())
     co_return fail(ErrorKind::kInvalid, "volume {}: read beyond its end", name_);
   counters_.bytes_read += to.size();
+  const Epochs::Pass operation = context_.records.begin();
   const IndexRoot root = root_;
   if (active_.empty() && frozen_.empty())
     co_return co_await read_base(context_.reactor, context_.records, root, offset, to, extents);
@@ -139,6 +140,7 @@ Task<Result<void>> Volume::status(uint64_t offset, uint64_t length, size_t max_e
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
   if (failed_) co_return std::unexpected(*failed_);
   CO_TRY(check_ours());
+  const Epochs::Pass operation = context_.records.begin();
   const IndexRoot root = root_;
   const ReadPlan plan(*this, offset, offset + length);
   for (const auto& step : plan.steps) {
@@ -158,6 +160,8 @@ Task<Result<void>> Volume::status(uint64_t offset, uint64_t length, size_t max_e
 Task<Result<void>> Volume::prefetch(uint64_t offset, uint64_t length) {
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
+  if (failed_) co_return std::unexpected(*failed_);
+  const Epochs::Pass operation = context_.records.begin();
   co_return co_await prefetch_base(context_.reactor, context_.records, root_, offset, length);
 }
 
@@ -285,8 +289,7 @@ Task<Result<void>> Volume::log(RecordType type, uint64_t offset, uint64_t length
                                        direct ? JournalPath::kDirect : JournalPath::kCached);
   if (!sequence) co_return std::unexpected(sequence.error());
   // `unsafe` never writes the log object: its flushes promise nothing.
-  if (is_logged() &&
-      cache_mode() != CacheMode::kUnsafe) {
+  if (is_logged() && cache_mode() != CacheMode::kUnsafe) {
     std::array<std::byte, journal_format::kRecordHeaderBytes> header;
     journal_format::encode_record_header(
         {type, static_cast<uint32_t>(payload.size()), *sequence, head_.id, epoch, offset, length},
@@ -319,8 +322,7 @@ Task<Result<void>> Volume::make_durable() {
     CO_TRY(co_await commit());
     log_is_short_ = false;
   }
-  if (is_logged())
-    CO_TRY(co_await write_log_object());
+  if (is_logged()) CO_TRY(co_await write_log_object());
   if (failed_) co_return std::unexpected(*failed_);
   co_return Result<void>{};
 }

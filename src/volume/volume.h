@@ -13,6 +13,7 @@
 #include "engine/meta_store.h"
 #include "format/catalog.h"
 #include "index/block_index.h"
+#include "index/index_relocate.h"
 #include "io/gate.h"
 #include "io/sync.h"
 #include "journal/dirty_map.h"
@@ -77,6 +78,9 @@ class Volume : public WritableDisk, private JournalSink {
   Result<void> check_ours() const;
   // Becomes the owner of a volume whose node is gone.
   Task<Result<void>> takeover();
+  // Publishes a root that reads the same as the present one. Nothing to do for a volume of another
+  // node's or one that is being removed.
+  Task<Result<void>> relocate(IndexRelocation& relocation, AppendMark mark);
 
   // Everything acknowledged so far is in the pool when it returns.
   Task<Result<void>> commit();
@@ -99,6 +103,7 @@ class Volume : public WritableDisk, private JournalSink {
   Task<void> close();  // ends intake and waits; the volume may be destroyed afterwards
 
   const std::string& name() const { return name_; }
+  IndexRoot root() const { return root_; }
   const VolumeHead& head() const { return head_; }
   const std::string& head_value() const { return head_value_; }  // as the catalog has it
   uint64_t dirty_bytes() const { return active_.data_bytes() + frozen_.data_bytes(); }

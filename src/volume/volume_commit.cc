@@ -188,6 +188,7 @@ Task<Result<void>> Volume::commit_locked(bool even_if_clean, uint64_t size_bytes
   const uint64_t position = std::max(last_landed_, head_.journal_position);
   auto work = [](Volume& self, uint64_t position, uint64_t size_bytes,
                  SnapshotHead* snapshot) -> Task<Result<void>> {
+    const Epochs::Pass operation = self.context_.records.begin();
     CO_TRY_ASSIGN(const IndexRoot root, co_await self.build_root(self.frozen_, {}, size_bytes));
     co_await self.head_mutex_.acquire();
     SemaphoreGuard guard(self.head_mutex_);
@@ -324,6 +325,28 @@ Task<Result<void>> Volume::rollback(SnapshotHead snapshot) {
   lost_ = unrecovered_ = false;
   context_.journal.reclaim();
   commit_done_.wake_all();
+  co_return Result<void>{};
+}
+
+// Most of the copying is done before commits are held up; what they changed meanwhile is little.
+Task<Result<void>> Volume::relocate(IndexRelocation& relocation, AppendMark mark) {
+  auto pass = gate_.enter();
+  if (!pass) co_return Result<void>{};
+  const Placement placement{head_.store};
+  CO_TRY(co_await relocation.relocate(root_, placement));
+  co_await commit_mutex_.acquire();
+  SemaphoreGuard guard(commit_mutex_);
+  CO_TRY_ASSIGN(const IndexRoot root, co_await relocation.relocate(root_, placement));
+  if (root == root_) co_return Result<void>{};
+  CO_TRY(co_await context_.records.sync(mark));
+  co_await head_mutex_.acquire();
+  SemaphoreGuard head_guard(head_mutex_);
+  if (failed_ || !check_ours()) co_return Result<void>{};
+  VolumeHead head = head_;
+  head.root = root.address;
+  head.root_height = root.height;
+  CO_TRY(co_await publish(std::move(head), {}));
+  root_ = root;
   co_return Result<void>{};
 }
 

@@ -315,5 +315,130 @@ TEST_F(VolumeDamage, ADamagedJournalThatNobodyNeedsStopsNothing) {
   expect_read("v", 2, 4);
 }
 
+// ---- the pool does not answer ----
+
+TEST_F(VolumeDamage, WritersWaitForAPoolThatFailsButNotForEver) {
+  options_.stall_ms = 20'000;
+  stop();
+  start();
+  create("big");
+  ASSERT_TRUE(host_->run(host_->volumes().resize_volume("big", 4 * kMiB)));
+  disk_.set_faults("/pool/segments", {.write = FaultCount::always()});
+  const uint64_t before = host_->reactor().now_ns();
+  std::optional<Error> error;
+  uint64_t written = 0;
+  for (; written < 1000 && !error; ++written)
+    if (auto done = write("v", written % kBlocks, written + 1); !done) error = done.error();
+  // Overwrites of the same blocks never fill the quota: what is dirty counts once.
+  EXPECT_FALSE(error) << error->message();
+  for (written = 0; written < 1000 && !error; ++written)
+    if (auto done = write("big", written, written + 1); !done) error = done.error();
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->os_errno(), ENOSPC) << error->message();
+  EXPECT_GE(host_->reactor().now_ns() - before, options_.stall_ms * 1'000'000);
+  EXPECT_LE(info("big").dirty_bytes, options_.quota_bytes);
+  // One that waits when the pool comes back notices nothing.
+  bool done = false;
+  const Content data = stamped(7);
+  spawn(disk("big").writer->write(900 * kBlock, data, false), [&](const Result<void>& result) {
+    EXPECT_TRUE(result) << result.error().message();
+    done = true;
+  });
+  sleep_ms(5000);
+  EXPECT_FALSE(done);
+  disk_.set_faults("/pool/segments", {});
+  sleep_ms(5000);
+  EXPECT_TRUE(done);
+  expect_read("big", 900, 7);
+}
+
+// ---- scope `pool`: what the journal lost and the log in the pool has ----
+
+class LoggedVolume : public VolumeDamage {
+ protected:
+  // Ten blocks, flushed together: damage of the first one's record looks like the journal's end.
+  void lose_the_journals_part() {
+    create("p", Durability::kPool);
+    ASSERT_TRUE(write("p", 20, 1, true));
+    for (uint64_t b = 0; b < 10; ++b) ASSERT_TRUE(write("p", b, 100 + b));
+    ASSERT_TRUE(host_->run(disk("p").writer->flush()));
+    rot(100);
+    disk_.kill_process();
+    stop();
+    disk_.restart();
+  }
+  void expect_all() {
+    for (uint64_t b = 0; b < 10; ++b) expect_read("p", b, 100 + b);
+    expect_read("p", 20, 1);
+  }
+};
+
+TEST_F(LoggedVolume, RecoveryMayBeKilledAnywhere) {
+  lose_the_journals_part();
+  const sim::SimDisk before = disk_.clone();
+  for (uint64_t n = 0;; n += 3) {
+    SCOPED_TRACE("killed after " + std::to_string(n));
+    disk_ = before.clone();
+    disk_.kill_process_after(n);
+    (void)try_start();
+    const bool killed = !disk_.is_running();
+    disk_.kill_process();
+    stop();
+    disk_.restart();
+    start();
+    expect_all();
+    ASSERT_TRUE(write("p", 3, 777, true));
+    kill_and_start();
+    expect_read("p", 3, 777);
+    expect_read("p", 4, 104);
+    if (HasFailure() || !killed) break;
+    stop();
+  }
+}
+
+TEST_F(LoggedVolume, RecoveryThatFailsIsOneVolumesTroubleAndTriedAgain) {
+  ASSERT_TRUE(write("v", 0, 5, true));
+  lose_the_journals_part();
+  disk_.set_faults("/pool/segments", {.write = FaultCount::always()});
+  start();
+  expect_read("v", 0, 5);
+  const auto got = read("p", 0);
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().os_errno(), EIO);
+  EXPECT_FALSE(write("p", 0, 1));
+  disk_.set_faults("/pool/segments", {});
+  sleep_ms(5000);
+  expect_all();
+}
+
+// The other node's journal is smaller than what it takes over.
+TEST_F(LoggedVolume, ATakeoverNeedsNoJournalSpace) {
+  options_.commit_bytes = options_.quota_bytes = 64 * kMiB;
+  options_.journal.file_bytes = 1 * kMiB;
+  options_.journal.max_files = 16;
+  options_.journal.directory = "/first/journal";
+  options_.journal.id_if_new.bytes[0] = std::byte{7};
+  stop();
+  start();
+  create("p", Durability::kPool);
+  ASSERT_TRUE(host_->run(host_->volumes().resize_volume("p", 4 * kMiB)));
+  for (uint64_t b = 0; b < 1000; b += 10) ASSERT_TRUE(write("p", b, b + 1, b % 100 == 0, 10 * kBlock));
+  ASSERT_TRUE(host_->run(disk("p").writer->flush()));
+  disk_.kill_process();
+  stop();
+  disk_.restart();
+  options_.journal = SimHostOptions{}.journal;
+  options_.journal.directory = "/second/journal";
+  options_.journal.file_bytes = 64 * kKiB;
+  options_.journal.max_files = 4;
+  options_.journal.id_if_new.bytes[0] = std::byte{9};
+  start();
+  const auto taken = host_->run(host_->volumes().takeover_volume("p", false));
+  ASSERT_TRUE(taken) << taken.error().message();
+  for (uint64_t b = 0; b < 1000; ++b) expect_read("p", b, b / 10 * 10 + 1);
+  kill_and_start();
+  expect_read("p", 999, 991);
+}
+
 }  // namespace
 }  // namespace squall

@@ -77,6 +77,7 @@ Task<Result<Volume::LoggedData>> Volume::read_log(uint64_t known) {
 
 // The caller holds commit_mutex_, and nothing is dirty.
 Task<Result<void>> Volume::fold_in(LoggedData data, bool take_over) {
+  const Epochs::Pass operation = context_.records.begin();
   IndexRoot root = root_;
   if (!data.map.empty()) {
     CO_TRY_ASSIGN(root, co_await build_root(data.map, data.memory, head_.size_bytes));
@@ -99,8 +100,7 @@ Task<Result<void>> Volume::fold_in(LoggedData data, bool take_over) {
 }
 
 Task<Result<void>> Volume::recover_log_locked() {
-  CO_TRY_ASSIGN(LoggedData data,
-                co_await read_log(std::max(last_landed_, head_.journal_position)));
+  CO_TRY_ASSIGN(LoggedData data, co_await read_log(std::max(last_landed_, head_.journal_position)));
   if (data.map.empty()) co_return Result<void>{};
   LOG_INFO("volume {}: {} bytes that the journal lost come from its log in the pool", name_,
            data.map.data_bytes());

@@ -305,7 +305,7 @@ TEST_F(VolumeTest, WritersBeyondTheQuotaWaitForTheCommit) {
     return pending == 0;
   });
   // All of 4 MiB passed through half a MiB.
-  EXPECT_LE(most_dirty, options_.quota_bytes + 8 * 16 * kKiB);
+  EXPECT_LE(most_dirty, options_.quota_bytes);
   EXPECT_GT(most_dirty, options_.commit_bytes);
   disk.reset();
   const auto all = stamps("v");

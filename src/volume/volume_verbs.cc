@@ -67,14 +67,20 @@ Task<Result<ImportSession>> HostVolumes::begin_import(ImportRequest request) {
   CO_TRY(check_new_name(request.name));
   CO_TRY(check_size(request.size_bytes));
   CO_TRY(check_store(request.store));
+  constexpr size_t kImportsMax = 256;  // bounds their memory
+  if (imports_.size() >= kImportsMax)
+    co_return fail(ErrorKind::kBusy, "{} imports are under way; wait for one to end", kImportsMax);
+  CO_TRY(take_catalog_room(1));
   ++reserved_names_[request.name];
   auto id = co_await new_ids(1);
   if (!id) {
     reserved_names_.erase(request.name);
     co_return std::unexpected(id.error());
   }
-  auto disk = std::make_shared<ImportDisk>(records_, request.size_bytes, Placement{request.store},
-                                           request.deduplicate);
+  PoolRoom::Store& room = room_.store(request.store);
+  auto disk = std::make_shared<ImportDisk>(
+      records_, request.size_bytes, Placement{request.store}, request.deduplicate,
+      [this, &room](uint64_t bytes) { return room_.take(room, bytes); });
   imports_.emplace(*id, Import{std::move(request), std::move(disk)});
   co_return ImportSession{*id, fmt::format(":import-{}", *id)};
 }
@@ -94,8 +100,8 @@ Task<Result<ImageInfo>> HostVolumes::finish_import(uint64_t session) {
   head.store = it->second.request.store;
   head.deduplicate = it->second.request.deduplicate;
   const std::shared_ptr<ImportDisk> disk = it->second.disk;
+  const Epochs::Pass operation = records_.begin();
   auto root = co_await disk->finish();
-  imports_.erase(session);
   Result<void> done;
   if (root) {
     head.root = root->address;
@@ -104,8 +110,12 @@ Task<Result<ImageInfo>> HostVolumes::finish_import(uint64_t session) {
   } else {
     done = std::unexpected(root.error().wrap(fmt::format("import of image {}", name)));
   }
+  imports_.erase(session);  // not sooner: until the image is there, this is what keeps its chunks
   reserved_names_.erase(name);
-  if (!done) co_return std::unexpected(done.error());
+  if (!done) {
+    ++removals_;
+    co_return std::unexpected(done.error());
+  }
   co_return describe_image(name, head);
 }
 
@@ -113,10 +123,12 @@ Task<Result<void>> HostVolumes::abort_import(uint64_t session) {
   const auto it = imports_.find(session);
   if (it == imports_.end() || it->second.finishing)
     co_return fail(ErrorKind::kNotFound, "import session {} does not exist", session);
-  const Import import = std::move(it->second);
-  imports_.erase(it);
+  it->second.finishing = true;
+  const Import import = it->second;
+  co_await import.disk->close();  // its reads need its chunks until then
+  imports_.erase(session);
   reserved_names_.erase(import.request.name);
-  co_await import.disk->close();
+  ++removals_;
   co_return Result<void>{};
 }
 
@@ -134,6 +146,7 @@ Task<Result<void>> HostVolumes::put_image(std::string name, SnapshotHead head) {
 Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string from) {
   auto pass = gate_.enter();
   CO_TRY(check_new_name(name));
+  CO_TRY(take_catalog_room(1));
   const NameHold hold(reserved_names_, name);
   CO_TRY_ASSIGN(const uint64_t id, co_await new_ids(1));
   SnapshotHead head;
@@ -158,6 +171,8 @@ Task<Result<ImageInfo>> HostVolumes::create_image(std::string name, std::string 
     head.store = origin.store;
     head.deduplicate = origin.deduplicate;
   }
+  // What it was made from may go away, or on, before the image is there.
+  const RootPin pin(pins_, {head.root, head.root_height});
   head.id = id;
   head.created_s = reactor_.wall_clock_s();
   head.source = from;
@@ -187,6 +202,7 @@ Task<Result<void>> HostVolumes::remove_image(std::string name) {
   transaction.puts.push_back({std::string(kHeadKey), std::nullopt});
   CO_TRY(co_await meta_.commit(std::move(transaction)));
   images_.erase(name);
+  ++removals_;
   co_return Result<void>{};
 }
 
@@ -213,6 +229,7 @@ VolumeInfo HostVolumes::describe(const std::string& name, Entry& entry) const {
   info.bytes_read = entry.counters.bytes_read;
   info.bytes_written = entry.counters.bytes_written;
   if (entry.disk != nullptr) info.dirty_bytes = entry.disk->dirty_bytes();
+  info.lost = entry.disk != nullptr ? entry.disk->is_lost() : entry.head.lost;
   if (entry.stateless != nullptr) {
     info.dirty_bytes = entry.stateless->scratch_bytes();
     info.bytes_read += entry.stateless->bytes_read;
@@ -261,6 +278,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
     head.deduplicate = head.deduplicate && origin.deduplicate;
   }
   CO_TRY(check_size(head.size_bytes));
+  const RootPin pin(pins_, {head.root, head.root_height});  // its origin may be removed meanwhile
   head.created_s = reactor_.wall_clock_s();
   head.parent = request.from;
   head.cache_mode = static_cast<uint8_t>(request.cache);
@@ -272,6 +290,7 @@ Task<Result<std::vector<VolumeInfo>>> HostVolumes::create_volumes(CreateVolume r
   for (uint64_t i = 1; i <= request.count; ++i)
     names.push_back(request.count == 1 ? request.name : fmt::format("{}-{}", request.name, i));
   for (const std::string& name : names) CO_TRY(check_new_name(name));
+  CO_TRY(take_catalog_room(names.size()));
   std::vector<std::unique_ptr<NameHold>> holds;
   for (const std::string& name : names)
     holds.push_back(std::make_unique<NameHold>(reserved_names_, name));
@@ -329,6 +348,7 @@ Task<Result<void>> HostVolumes::remove_volume(std::string name, bool force) {
     co_await disk->close();
   }
   entry->removed = true;
+  ++removals_;
   names_by_id_.erase(entry->head.id);
   std::erase_if(damaged_, [&](const auto& item) { return item.first.starts_with(prefix); });
   volumes_.erase(name);
@@ -437,6 +457,7 @@ Task<Result<SnapshotInfo>> HostVolumes::create_snapshot(std::string volume, std:
   if (damaged_.contains(volume + "@" + snapshot))
     co_return fail(ErrorKind::kExists, "{}; choose another name",
                    damaged_.at(volume + "@" + snapshot));
+  CO_TRY(take_catalog_room(1));
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY_ASSIGN(const uint64_t id, co_await new_ids(1));
   CO_TRY_ASSIGN(const SnapshotHead head, co_await disk->snapshot(snapshot, id));
@@ -462,6 +483,7 @@ Task<Result<void>> HostVolumes::remove_snapshot(std::string volume, std::string 
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY(co_await disk->remove_snapshot(snapshot));
   entry->snapshots.erase(snapshot);
+  ++removals_;
   co_return Result<void>{};
 }
 

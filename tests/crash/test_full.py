@@ -10,9 +10,7 @@ import errno
 import os
 import random
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -20,32 +18,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 import nbd
 from crash_support import ConfiguredDaemon, is_root, seed_from_environment
+from small_disk import SmallDisk
 
 MIB = 1 << 20
 JOURNAL = {"journal": {"size": "64M"}}
-
-
-class SmallDisk:
-    """A tmpfs of `size_mib` that can grow."""
-
-    def __init__(self, size_mib):
-        self.path = tempfile.mkdtemp(prefix="sq-disk-")
-        self.size_mib = size_mib
-
-    def __enter__(self):
-        run("mount", "-t", "tmpfs", "-o", f"size={self.size_mib}M", "squall-test", self.path)
-        return self
-
-    def grow(self, size_mib):
-        run("mount", "-o", f"remount,size={size_mib}M", self.path)
-
-    def __exit__(self, *_):
-        run("umount", "--lazy", self.path)
-        os.rmdir(self.path)
-
-
-def run(*command):
-    subprocess.run(command, check=True)
 
 
 def fill(handle, size, choices):

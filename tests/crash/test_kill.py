@@ -6,7 +6,7 @@ flight on each; fio writes others. The daemon is killed with SIGKILL at a random
 writing, of a commit, an import, a snapshot, an orderly stop, and of the starts that follow. Then
 every sector must hold its last acknowledged write, or one that was sent and never answered; fio
 verifies all that it had an answer for; the interrupted import or snapshot is there, whole and
-right, or not at all. The journal is as small as it can be, so that it wraps and commits run
+right, or not at all; and `squall check` finds the pool in order. The journal is as small as it can be, so that it wraps and commits run
 meanwhile.
 
 SQUALL_ROUNDS: rounds (16). SQUALL_SEED: repeats the choices of a run.
@@ -84,6 +84,8 @@ class Campaign:
         check = moment()
         self.daemon.process.wait(30)
         self.daemon.kill()
+        for writer in self.writers:
+            writer.handle = None  # requests without an answer would keep it, and it them
         if fio:
             fio.finish()
         self.restart()
@@ -211,6 +213,8 @@ def main():
         campaign.create()
         for number in range(ROUNDS):
             campaign.run_round(number)
+            if number % 10 == 9 or number == ROUNDS - 1:
+                daemon.squall("check", "--rate", "0")
         print(", ".join(f"{v.name}: {v.writes_acknowledged}" for v in campaign.volumes), "writes")
         print(", ".join(f"{count} {what}" for what, count in campaign.done.items()))
         print(

@@ -276,6 +276,7 @@ def main():
             for lane in lanes:
                 lane.check(listed)
                 lane.thin_out()
+        daemon.squall("check", "--rate", "0")
         print(f"{ROUNDS} kills, {sum(lane.count for lane in lanes)} things created")
 
 

@@ -14,6 +14,7 @@ log, then must find nothing), xfs when the guest has replayed its log (xfs_repai
 SQUALL_ROUNDS: kills of both before the loss of the journal (1). SQUALL_SEED: repeats the choices.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -85,23 +86,20 @@ class Trial:
             self.daemon.squall("volume", "create", volume, "--from",
                                f"empty-{file_system(volume)}", *options)
 
-    def boot(self, volumes):
+    @contextlib.contextmanager
+    def guest(self, volumes):
         """On a fresh clone of the template, with the volumes mounted, all synced files verified."""
         self.boots += 1
         root = f"root-{self.boots}"
         self.daemon.squall("volume", "create", root, "--from", "debian", "--stateless")
-        guest = Guest(self.daemon, [root, *volumes]).__enter__()
-        try:
+        with Guest(self.daemon, [root, *volumes]) as guest:
             for number, volume in enumerate(volumes):
                 device = f"/dev/vd{chr(ord('b') + number)}"
                 kind, where = file_system(volume), mount_point(volume)
                 guest.console.run(f"set +m; mkdir -p {where}; "
                                   f"mount -t {kind} -o {MOUNT_OPTIONS[kind]} {device} {where}")
                 self.verify(guest, volume)
-        except BaseException as error:
-            guest.__exit__(type(error), error, None)
-            raise
-        return guest
+            yield guest
 
     def verify(self, guest, volume):
         files = self.synced[volume]
@@ -113,25 +111,26 @@ class Trial:
             f"cd {mount_point(volume)} && sha256sum --quiet -c /sums-{volume} && echo good; cd /")
         assert output.strip() == "good", f"{volume}: {output}"
 
-    def write(self, guest, volumes):
-        guest.console.upload("/write", WRITE)
-        for volume in volumes:
-            guest.console.run(f"sh /write {mount_point(volume)} {self.boots} {volume} & true")
-
-    def kill_both(self, guest):
-        """At a random moment after every volume has some new files."""
-        before = {volume: len(names) for volume, names in self.synced.items()}
-        deadline = time.monotonic() + 240
-        while min(len(self.synced[v]) - before[v] for v in self.synced) < SYNCED_MIN:
-            assert time.monotonic() < deadline, "the guest hardly writes"
-            time.sleep(0.2)
+    def write_and_die(self):
+        """Guest and daemon end at a random moment after every volume has some new files."""
+        with self.guest(list(DISKS)) as guest:
+            guest.console.upload("/write", WRITE)
+            # All in one command, whose end is not waited for: what they print mixes with all else.
+            writers = [f"sh /write {mount_point(volume)} {self.boots} {volume} &" for volume in DISKS]
+            guest.console.start(" ".join(writers) + " true")
+            before = {volume: len(names) for volume, names in self.synced.items()}
+            deadline = time.monotonic() + 240
+            while min(len(self.synced[v]) - before[v] for v in DISKS) < SYNCED_MIN:
+                assert time.monotonic() < deadline, "the guest hardly writes"
+                time.sleep(0.2)
+                self.note_synced(guest)
+            time.sleep(self.choices.uniform(0, 3))
+            for victim in self.choices.sample((self.daemon, guest), 2):
+                victim.kill()
             self.note_synced(guest)
-        time.sleep(self.choices.uniform(0, 3))
-        for victim in self.choices.sample((self.daemon, guest), 2):
-            victim.kill()
-        self.note_synced(guest)
 
     def note_synced(self, guest):
+        guest.console.drain()
         for match in re.finditer(r"^synced (\S+) (\S+) ([0-9a-f]{64})\r?$", guest.log(), re.M):
             volume, name, checksum = match.groups()
             self.synced[volume][name] = checksum
@@ -160,16 +159,12 @@ def main():
     with ConfiguredDaemon({"journal": {"size": "256M"}}) as daemon:
         trial = Trial(daemon, choices)
         trial.create(files)
-        guest = trial.boot(list(DISKS))
         for _ in range(ROUNDS):
-            trial.write(guest, list(DISKS))
-            trial.kill_both(guest)
+            trial.write_and_die()
             daemon.start()
             for volume in DISKS:
                 trial.check_from_outside(volume, replayed=False)
-            guest = trial.boot(list(DISKS))
-        trial.write(guest, list(DISKS))
-        trial.kill_both(guest)
+        trial.write_and_die()
 
         shutil.rmtree(os.path.join(daemon.home, "journal"))
         daemon.start()
@@ -177,11 +172,10 @@ def main():
         for volume in survivors:
             daemon.squall("volume", "takeover", volume)
             trial.check_from_outside(volume, replayed=False)
-        guest = trial.boot(survivors)
-        for volume in survivors:
-            guest.console.run(f"umount {mount_point(volume)}")
-        assert guest.complaints() == "", guest.complaints()
-        guest.kill()
+        with trial.guest(survivors) as guest:
+            for volume in survivors:
+                guest.console.run(f"umount {mount_point(volume)}")
+            assert guest.complaints() == "", guest.complaints()
         for volume in survivors:
             trial.check_from_outside(volume, replayed=True)
         counts = ", ".join(f"{len(names)} on {volume}" for volume, names in trial.synced.items())

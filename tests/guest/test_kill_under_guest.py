@@ -105,6 +105,7 @@ def main():
             guest.power_off()
         daemon.restart(crash=True)
         check_from_outside(daemon)
+        daemon.squall("check", "--rate", "0")
         assert "[error]" not in daemon.log(), daemon.log()
         print(f"{ROUNDS} kills, the daemon away for {sum(away_s):.1f} s; the guest unpacked "
               f"{count} times")

@@ -5,8 +5,9 @@ In the manner of fsx, over NBD: reads, writes, zeros and trims of any alignment,
 time and in flight together on several connections; flush, cache and block status; grow and shrink;
 snapshot (also in the middle of writes), clone, rollback, remove; images made from volumes, imported
 and exported; commits; clients that reconnect; a daemon that stops, or is killed with requests in
-flight, and starts again. Volumes of every cache mode and scope and stateless ones live side by
-side. Each read is compared with the shadow, and everything in full after each start and at the end.
+flight, and starts again; checks of the pool. Volumes of every cache mode and scope and stateless
+ones live side by side. Each read is compared with the shadow, and everything in full after each
+start and at the end.
 
     fsx.py                    one seed, printed, SQUALL_OPS operations
     SQUALL_SEED=N fsx.py      the same operations again
@@ -56,6 +57,7 @@ WEIGHTS = {
     "snapshot": 8, "snapshot_meanwhile": 5, "remove_snapshot": 5, "read_snapshot": 20, "clone": 5,
     "rollback": 5, "image": 4, "import": 2, "export": 3, "read_image": 10, "remove_image": 3,
     "remove": 3, "restart": 1, "kill": 3, "kill_quiet": 2,
+    "check": 3, "check_meanwhile": 3, "check_offline": 2,
 }
 
 
@@ -266,12 +268,42 @@ class Exerciser(Requests):
         disk.snapshots.append(name)
         self.images[export] = bytes(settle(export, self.read_export(export), before, requests))
 
+    # Checks: whatever has been done to it, the pool is in order.
+
+    def check_pool(self):
+        self.daemon.squall("check", "--rate", "0")
+
+    def do_check(self):
+        self.note("check")
+        self.check_pool()
+
+    def do_check_meanwhile(self):
+        disk = self.pick_disk()
+        requests = self.pick_requests(disk, ("write", "write", "zero", "read"))
+        self.note("check with requests in flight")
+        self.send(disk, requests)
+        self.check_pool()
+        self.finish(disk, requests)
+
+    def do_check_offline(self):
+        """After an orderly stop or a kill."""
+        crash = self.rng.random() < 0.5
+        self.note(f"check after {'kill' if crash else 'stop'}")
+        self.disconnect_all()
+        self.daemon.kill() if crash else self.daemon.stop()
+        self.check_pool()
+        self.daemon.start()
+        self.check_all()
+
     # Restarts.
+
+    def disconnect_all(self):
+        for disk in self.disks.values():
+            disk.disconnect()
 
     def do_restart(self):
         self.note("restart")
-        for disk in self.disks.values():
-            disk.disconnect()
+        self.disconnect_all()
         self.daemon.restart()
         self.check_all()
 
@@ -306,6 +338,8 @@ class Exerciser(Requests):
                     disk.put(request.offset, request.data)
             unknown = [request for request in requests if request.error != 0]
             disk.content = settle(disk.name, self.read_export(disk.name), disk.content, unknown)
+            for request in requests:
+                request.handle = None  # which would keep it for want of an answer
         self.check_all()
 
     def check_all(self):
@@ -346,8 +380,7 @@ def exercise(seed, ops=OPS):
         except BaseException as error:
             exerciser.tell(error)
             raise
-        for disk in exerciser.disks.values():
-            disk.disconnect()
+        exerciser.disconnect_all()
     done = ", ".join(f"{count} {name}" for name, count in exerciser.counts.items() if count)
     print(f"{ops} operations in {time.monotonic() - begin:.1f} s: {done}", flush=True)
 

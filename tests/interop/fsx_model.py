@@ -96,10 +96,10 @@ class Disk:
     def disconnect(self):
         for handle in self.handles:
             handle.shutdown()
-        self.handles = []
+        self.drop()
 
     def drop(self):
-        """The daemon is gone, the connections with it."""
+        """Also when the daemon is gone, and the connections with it."""
         self.handles = []
 
     def reach(self):

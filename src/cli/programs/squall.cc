@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   squall::add_volume_commands(app, context);
   squall::add_snapshot_commands(app, context);
   squall::add_status_commands(app, context);
+  squall::add_gc_command(app, context);
   squall::add_fleet_commands(app, context);
   squall::add_check_command(app, context);
   let_options_fall_through(app);

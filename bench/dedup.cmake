@@ -1,0 +1,1 @@
+set(deps pool volume engine io)
