@@ -135,13 +135,11 @@ TEST_F(CatalogDamage, NamesWhatContradicts) {
 TEST_F(CatalogDamage, RepairMayBeKilledAnywhere) {
   fill();
   const std::string head = value_of("v/b", "head");
-  const uint64_t a_root = decode_volume_head(value_of("v/a", "head"))->root.offset_bytes();
   stop();
   ruin(head);
   const uint64_t size = content_of(segment_path(1)).size();
   flip(segment_path(1), size - 20);
   flip(segment_path(1), 33);
-  (void)a_root;
   const auto faults = check_stopped();
   EXPECT_EQ(faults.size(), 3);
   for (uint64_t n = 0; n < 200; ++n) {
@@ -178,14 +176,17 @@ TEST_F(CatalogDamage, ScrubFindsRotAndGoesOnAfterARestart) {
     return status;
   };
   Scrub slow(target(), {.rate_bytes_per_s = 64 * kKiB});
-  EXPECT_TRUE(run_for(slow, 65).running);
+  const ScrubStatus begun = run_for(slow, 65);
+  EXPECT_TRUE(begun.running);
+  EXPECT_THAT(begun.lines, ElementsAre(AllOf(HasSubstr("segment 1 in store default, offset 4096"),
+                                             HasSubstr("volume a bytes 0 to 65535"))));
+  // Goes on behind what was verified already.
   Scrub fast(target(), {.rate_bytes_per_s = 8 * kMiB});
   const ScrubStatus status = run_for(fast, 100);
   EXPECT_FALSE(status.running);
   EXPECT_EQ(status.percent, 100);
   EXPECT_GT(status.ended_s, 0);
-  EXPECT_THAT(status.lines, ElementsAre(AllOf(HasSubstr("segment 1 in store default, offset 4096"),
-                                              HasSubstr("volume a bytes 0 to 65535"))));
+  EXPECT_THAT(status.lines, IsEmpty());
   // The next pass is not due.
   Scrub later(target(), {.rate_bytes_per_s = 8 * kMiB});
   EXPECT_EQ(run_for(later, 100).read_bytes, 0);

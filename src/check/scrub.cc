@@ -97,6 +97,7 @@ Task<Result<void>> Scrub::run_pass() {
     done_bytes += segment.allocated_bytes;
     status_.percent = 100 * done_bytes / all_bytes;
   }
+  status_.percent = 100;
   position_.next = 0;
   position_.ended_s = target_.reactor.wall_clock_s();
   LOG_INFO("scrub: {} segments verified; {} faults since start", segments.size(), status_.faults);
