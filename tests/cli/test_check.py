@@ -4,6 +4,7 @@ offline, after a byte has rotted, --repair, exit statuses, --json, Ctrl-C, damag
 
 SQUALL_ROUNDS: how many checks run beside the writers (default 5)."""
 
+import errno
 import glob
 import os
 import random
@@ -13,10 +14,11 @@ import sys
 import threading
 import time
 
+import nbd
+
 from squall_daemon import Daemon, binary
 
 ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "5"))
-MIB = 1 << 20
 
 
 def rot(path, offset, mask=0x10):
@@ -78,6 +80,12 @@ def segments(daemon):
 
 def main():
     with Daemon() as daemon:
+        # The first record of the pool's first segment is this volume's first chunk.
+        daemon.squall("volume", "create", "kept", "--size", "1M")
+        handle = daemon.nbd("kept")
+        handle.pwrite(os.urandom(65536), 0)
+        handle.shutdown()
+        daemon.squall("snapshot", "create", "kept@s")
         for name in ("w1", "w2"):
             daemon.squall("volume", "create", name, "--size", "32M")
         under_load(daemon)
@@ -122,7 +130,7 @@ def main():
         # A chunk rots: named by both kinds of check, not repairable; reads give EIO.
         rot(segment, 4096 + 100)
         found = check(daemon, status=1)
-        assert "affects" in found.stdout and "offset 4096," in found.stdout, found.stdout
+        assert "volume kept bytes 0 to 65535" in found.stdout and "offset 4096," in found.stdout, found.stdout
         unrepaired = check(daemon, "--repair", status=1)
         assert "cannot be repaired" in unrepaired.stderr, unrepaired.stderr
         daemon.start()
@@ -130,6 +138,13 @@ def main():
         fault = daemon.squall("--json", "check", check=False)
         assert '"kind":"record"' in fault.stdout, fault.stdout
         assert online.stdout.splitlines()[0] == found.stdout.splitlines()[0]
+        handle = daemon.nbd("kept")
+        try:
+            handle.pread(4096, 0)
+            raise AssertionError("a rotten block was read")
+        except nbd.Error as error:
+            assert error.errnum == errno.EIO, error
+        handle.shutdown()
         assert daemon.json("status")["scrub"]["enabled"]
         daemon.stop()
 
@@ -144,7 +159,7 @@ def main():
         status = daemon.json("status")
         assert any("volume w2" in line for line in status["damaged"]), status["damaged"]
         names = [volume["name"] for volume in daemon.json("volume", "list")]
-        assert names == ["w1"], names
+        assert names == ["kept", "w1"], names
         taken = daemon.squall("volume", "create", "w2", "--size", "1M", check=False)
         assert taken.returncode == 1 and "damaged" in taken.stderr, taken.stderr
         daemon.stop()
