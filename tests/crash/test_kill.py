@@ -80,7 +80,7 @@ class Campaign:
         if moment != self.stopping and self.choices.random() < FIO_CHANCE:
             fio = Fio(self.daemon, self.choices.choice(list(FIO_VOLUMES)), number)
             fio.start()
-        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8) + (0.7 if fio else 0)
+        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8)
         check = moment()
         status = self.daemon.process.wait(30)
         assert status in (-signal.SIGKILL, 0), f"squalld ended with {status}: {self.daemon.log()}"
