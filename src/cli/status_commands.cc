@@ -73,13 +73,15 @@ Result<void> show_status(Context& context) {
   fields.add("images", std::to_string(status.images));
   fields.add("volumes", fmt::format("{}, {} open", status.volumes, status.open_volumes));
   if (status.lost_volumes > 0)
-    fields.add("LOST", fmt::format("acknowledged writes of {} volumes are gone: roll them back; see: "
-                                   "squall volume list",
-                                   status.lost_volumes));
+    fields.add("LOST",
+               fmt::format("acknowledged writes of {} volumes are gone: roll them back; see: "
+                           "squall volume list",
+                           status.lost_volumes));
   if (status.damaged_journal_reads > 0)
-    fields.add("damaged", fmt::format("{} reads of the journal failed their checksum: check its disk, "
-                                      "then see: squall check",
-                                      status.damaged_journal_reads));
+    fields.add("damaged",
+               fmt::format("{} reads of the journal failed their checksum: check its disk, "
+                           "then see: squall check",
+                           status.damaged_journal_reads));
   fields.add("dirty", context.size(status.dirty_bytes) + " in the journal, not yet in the pool");
   fields.add("read", context.size(status.bytes_read));
   fields.add("written", context.size(status.bytes_written));

@@ -171,6 +171,9 @@ std::string DirectorySegmentStore::describe(SegmentId id, size_t store) const {
 
 Result<DirectorySegmentStore::Segment*> DirectorySegmentStore::find(SegmentId id) {
   if (auto found = segments_.find(id); found != segments_.end()) return &found->second;
+  for (size_t i = 0; i < stores_.size(); ++i)
+    if (stores_[i].problem) look_again(i);
+  if (auto found = segments_.find(id); found != segments_.end()) return &found->second;
   // It may lie in a store that is away: that is no proof that it does not exist.
   for (const Store& store : stores_)
     if (store.problem)

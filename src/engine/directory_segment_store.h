@@ -1,8 +1,8 @@
 // DirectorySegmentStore: the segments of a `file:` pool: each a file STORE/segments/<16 hex>.seg in
 // one of several named directories. A directory counts as a store only while its marker file names
 // this pool and this store: an empty mount point, or another pool's disk, makes that store
-// unavailable (its segments fail with kIo and say so) and leaves the others working; stores() looks
-// whether it has come back.
+// unavailable (its segments fail with kIo and say so) and leaves the others working. Whether it has
+// come back is looked at whenever somebody asks for the stores or for a segment that is not there.
 //
 // Reads go past the page cache (`direct_reads`), since the host cache above keeps records; a
 // segment with unsynced writes is read through it. Writes go through it and become durable with

@@ -35,6 +35,7 @@ struct Scenario {
   void (*prepare)(CrashWorld& world) = nullptr;  // after set_up_crash_world; may be null
   void (*act)(CrashWorld& world) = nullptr;      // crashed everywhere
   bool whole_life = false;                       // begins with an empty disk, without set-up
+  bool starts_host = false;
 };
 // All scenarios, and one by name.
 const std::vector<Scenario>& crash_scenarios();

@@ -286,10 +286,16 @@ const std::vector<Scenario>& crash_scenarios() {
       {.name = "idle", .act = alone<idle>},
       {.name = "age", .act = beside<age>},
       {.name = "stop", .prepare = unsettled, .act = stop},
-      {.name = "restart", .prepare = unsettled, .act = restart},
-      {.name = "first-start", .act = first_start, .whole_life = true},
-      {.name = "start-after-kill", .prepare = unsettled, .act = start_after_kill},
-      {.name = "start-after-cut", .prepare = unsettled, .act = start_after_cut},
+      {.name = "restart", .prepare = unsettled, .act = restart, .starts_host = true},
+      {.name = "first-start", .act = first_start, .whole_life = true, .starts_host = true},
+      {.name = "start-after-kill",
+       .prepare = unsettled,
+       .act = start_after_kill,
+       .starts_host = true},
+      {.name = "start-after-cut",
+       .prepare = unsettled,
+       .act = start_after_cut,
+       .starts_host = true},
   };
   return kScenarios;
 }

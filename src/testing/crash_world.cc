@@ -19,7 +19,7 @@ std::string disk_name(const std::string& volume, const std::string& snapshot) {
 
 SimHostOptions CrashWorld::small_host() {
   SimHostOptions options;
-  options.journal.file_bytes = 64 * kKiB;
+  options.journal.file_bytes = 128 * kKiB;
   options.journal.max_files = 6;
   options.commit_bytes = 48 * kKiB;
   options.quota_bytes = 128 * kKiB;

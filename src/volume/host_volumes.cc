@@ -268,8 +268,8 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
   if (const size_t at = name.find('@'); at != std::string::npos) {
     CO_TRY_ASSIGN(const Origin origin, resolve_origin(name));
     co_return OpenDisk{
-        std::make_shared<SnapshotDisk>(reactor_, records_, pins_, origin.root, origin.size_bytes), nullptr,
-        false};
+        std::make_shared<SnapshotDisk>(reactor_, records_, pins_, origin.root, origin.size_bytes),
+        nullptr, false};
   }
   if (name.starts_with(kImportPrefix)) {
     for (const auto& [id, import] : imports_)
@@ -280,8 +280,8 @@ Task<Result<OpenDisk>> HostVolumes::open_disk(std::string name) {
   if (const auto image = images_.find(name); image != images_.end()) {
     const SnapshotHead& head = image->second;
     co_return OpenDisk{
-        std::make_shared<SnapshotDisk>(reactor_, records_, pins_, IndexRoot{head.root, head.root_height},
-                                       head.size_bytes),
+        std::make_shared<SnapshotDisk>(reactor_, records_, pins_,
+                                       IndexRoot{head.root, head.root_height}, head.size_bytes),
         nullptr, false};
   }
   CO_TRY_ASSIGN(const EntryRef entry, find(name));

@@ -27,11 +27,11 @@ struct HostVolumesConfig {
   JournalConfig journal;
   ScratchConfig scratch;
   std::string host_name;
-  uint64_t commit_bytes = 32 * kMiB;   // commit a volume when so much of it is dirty
-  uint64_t quota_bytes = 256 * kMiB;   // a volume's writers wait beyond
-  uint64_t commit_age_ms = 30'000;     // commit what has been dirty so long
-  uint64_t idle_close_ms = 10'000;     // give up the lease of a volume nobody has open
-  uint64_t stall_ms = 120'000;         // writers wait so long for commits that make no progress
+  uint64_t commit_bytes = 32 * kMiB;  // commit a volume when so much of it is dirty
+  uint64_t quota_bytes = 256 * kMiB;  // a volume's writers wait beyond
+  uint64_t commit_age_ms = 30'000;    // commit what has been dirty so long
+  uint64_t idle_close_ms = 10'000;    // give up the lease of a volume nobody has open
+  uint64_t stall_ms = 120'000;        // writers wait so long for commits that make no progress
   // Go on without what a damaged journal has lost: the volumes concerned answer EIO until they are
   // rolled back.
   bool accept_journal_loss = false;

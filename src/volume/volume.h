@@ -174,8 +174,8 @@ class Volume : public WritableDisk, private JournalSink {
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
-  bool unrecovered_ = false;  // scope pool: what failed_ says
-  bool folding_log_ = false;  // scope pool: commits leave the log object alone
+  bool unrecovered_ = false;   // scope pool: what failed_ says
+  bool folding_log_ = false;   // scope pool: commits leave the log object alone
   bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
   std::string unlogged_;       // scope pool: records not yet in the log object
 

@@ -440,6 +440,8 @@ Task<Result<void>> Volume::reappend_stragglers() {
   ExclusiveLock alone(intake_);
   co_await commit_mutex_.acquire();
   SemaphoreGuard guard(commit_mutex_);
+  // Their new numbers would say that the journal has everything the log in the pool has.
+  if (unrecovered_) co_return std::unexpected(*failed_);
   const JournalFile* oldest = context_.journal.oldest_file();
   std::vector<std::pair<uint64_t, DirtyMap::Entry>> stragglers;
   for (const auto& [begin, entry] : active_.entries())
