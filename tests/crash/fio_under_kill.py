@@ -40,9 +40,14 @@ class Fio:
             assert self.process.poll() is None, self.process.stdout.read()
 
     def finish(self):
-        """Ends with the connection."""
-        self.output, _ = self.process.communicate(timeout=60)
+        """It ends with the connection; now and then it hangs instead, and has seen nothing."""
         self.answered = {}  # offset -> length
+        try:
+            self.output, _ = self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.output, _ = self.process.communicate()
+            return
         path = f"{self.log}_lat.1.log"
         if os.path.exists(path):
             with open(path) as file:
