@@ -135,6 +135,7 @@ class FaultCampaign::Run {
   void finish(CrashWorld& world) {
     const bool heals = plan_.must_recover || !world.is_running() || random_.chance(0.5);
     if (heals) world.disk().clear_faults();
+    if (scenario_.starts_host && plan_.faults.failed_sync_evicts) world.forget_acknowledged();
     // A store that was away at the start is looked for at the next one.
     if (world.is_running() && scenario_.starts_host && plan_.faults.away) {
       world.disk().clear_faults();

@@ -64,6 +64,10 @@ void CrashWorld::crash(Crash how, const sim::LossPolicy& policy) {
   disk_.restart(policy);
   if (how == Crash::kKill) return;
   options_.boot_id = "boot-" + std::to_string(++boots_);
+  forget_acknowledged();
+}
+
+void CrashWorld::forget_acknowledged() {
   for (auto& [name, volume] : volumes_) {
     volume.history.lose_acknowledgements();
     volume.unknown |= volume.promises_nothing();

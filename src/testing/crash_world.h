@@ -93,6 +93,8 @@ class CrashWorld {
   void set_relief(std::function<void()> relief) { relief_ = std::move(relief); }
   // Data may be lost for good: a volume that cannot be read then keeps its promise.
   void allow_loss(bool allowed) { loss_allowed_ = allowed; }
+  // The kernel has dropped what was not durable: no more than that is promised from now on.
+  void forget_acknowledged();
 
   // What went wrong so far, for people; empty: nothing.
   const std::string& problem() const { return problem_; }
