@@ -1,12 +1,11 @@
 // What deduplication saves on real disk images, and what it costs: packs raw images one after the
 // other into a pool of its own, the way imports and commits do, and says what the pool then holds.
 //
-//   dedup_bench [--chunk-kib N] [--rate N] [--index-kib N] [--off | --ideal] IMAGE[^PARENT]...
+//   dedup_bench [--chunk-kib N] [--rate N] [--index-kib N] [--off | --ideal] IMAGE...
 //
-// IMAGE^PARENT packs only the blocks in which IMAGE differs from PARENT, as the commits of a clone
-// do. --rate: one fingerprint of N is in the sparse index at first. --ideal stores every distinct
-// block once, by a table of all fingerprints, and nothing else. One line of tab-separated figures
-// after the last image; files lie in TMPDIR (default /tmp). Driven by bench/dedup_bench.py.
+// --rate: one fingerprint of N is in the sparse index at first. --ideal stores every distinct block
+// once, by a table of all fingerprints, and nothing else. One line of tab-separated figures after
+// the last image; files lie in TMPDIR (default /tmp). Driven by bench/dedup_bench.py.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <stdlib.h>
@@ -29,8 +28,7 @@
 namespace squall {
 namespace {
 
-constexpr uint64_t kReadBytes = 2 * kMiB;                    // and of one write of an import
-constexpr uint64_t kCommitBlocks = 32 * kMiB / kBlockBytes;  // of one commit of a volume
+constexpr uint64_t kReadBytes = 2 * kMiB;  // and of one write of an import
 
 struct Options {
   uint64_t chunk_blocks = kChunkBlocksMax;
@@ -97,29 +95,18 @@ class Bench {
     return run_task(*reactor_, std::move(task));
   }
 
-  void pack(const std::string& argument) {
-    const size_t caret = argument.find('^');
-    const RawImage image(argument.substr(0, caret));
-    std::optional<RawImage> parent;
-    if (caret != std::string::npos) parent.emplace(argument.substr(caret + 1));
-    AlignedBuffer data(kReadBytes), old(kReadBytes);
+  void pack(const std::string& path) {
+    const RawImage image(path);
+    AlignedBuffer data(kReadBytes);
     for (uint64_t block = image.next_data(0); block < image.blocks();) {
       const uint64_t count = std::min(kReadBytes / kBlockBytes, image.blocks() - block);
       const Bytes piece = data.bytes().first(count * kBlockBytes);
       image.read(block, piece);
-      if (parent) parent->read(block, old.bytes());
-      for (uint64_t i = 0; i < count; ++i) {
-        const ConstBytes content = ConstBytes(piece).subspan(i * kBlockBytes, kBlockBytes);
-        if (parent &&
-            std::ranges::equal(content, old.bytes().subspan(i * kBlockBytes, kBlockBytes)))
-          continue;
-        add(block + i, content);
-      }
-      // An import's writes are aligned; a commit packs what is dirty.
-      if (!parent || gathered_.size() >= kCommitBlocks) pack_gathered();
+      for (uint64_t i = 0; i < count; ++i)
+        add(block + i, ConstBytes(piece).subspan(i * kBlockBytes, kBlockBytes));
+      pack_gathered();
       block = image.next_data(block + count);
     }
-    pack_gathered();
   }
 
   void report() {

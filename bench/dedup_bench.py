@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What deduplication saves on real disk images: bytes stored against the ideal, and its cost.
 
-    bench/dedup_bench.py                 # all; about ten minutes
+    bench/dedup_bench.py                 # all; about half an hour
     bench/dedup_bench.py table           # one of: table, daemon
 
 Three cases, made under SQUALL_TEST_DIR (else /tmp) and removed at the end:
@@ -78,8 +78,9 @@ def debugfs_commands(tree, destination):
                 yield f"write {path} {name}"
 
 
-def write_into(image, commands):
-    run("debugfs", "-w", "-f", "-", image, input="\n".join(commands) + "\n")
+def write_into(image, commands, undo=None):
+    keep = ["-z", undo] if undo else []
+    run("debugfs", *keep, "-w", "-f", "-", image, input="\n".join(commands) + "\n")
 
 
 def copy_of(image, target):
@@ -101,17 +102,46 @@ def second_release(work):
     return image
 
 
+def changed_blocks(image, parent, target):
+    """A sparse file of the blocks of `image` that differ from `parent`: what a clone writes."""
+    with open(image, "rb") as new, open(parent, "rb") as old, open(target, "wb") as out:
+        out.truncate(os.path.getsize(image))
+        for at, _ in data_pieces(new):
+            a = os.pread(new.fileno(), MIB, at)
+            b = os.pread(old.fileno(), MIB, at)
+            for i in range(0, len(a), BLOCK) if a != b else ():
+                if a[i : i + BLOCK] != b[i : i + BLOCK]:
+                    os.pwrite(out.fileno(), a[i : i + BLOCK], at + i)
+    return target
+
+
+def data_pieces(file):
+    """(offset, length) of what is no hole, in pieces of up to 1 MiB."""
+    at, size = 0, os.path.getsize(file.name)
+    while at < size:
+        try:
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA) // BLOCK * BLOCK
+        except OSError:  # no data behind `at`
+            return
+        end = min(at + MIB, os.lseek(file.fileno(), at, os.SEEK_HOLE))
+        yield at, end - at
+        at = end
+
+
 def install_volumes(work, base):
-    """Each volume first writes a file of its own, so that the package comes to lie elsewhere."""
+    """What each volume writes: first a file of its own, so that the package lies elsewhere."""
     tree = unpack(work, INSTALLED)
+    image = copy_of(base, work / "volume.raw")
+    own, undo = work / "own", work / "undo.e2undo"
     volumes = []
     for i in range(VOLUMES):
-        own = work / "own"
-        own.write_bytes(random.Random(i).randbytes(random.Random(i).randint(1, 512) * BLOCK))
-        image = copy_of(base, work / f"volume-{i}.raw")
-        commands = [f"write {own} own-file", *debugfs_commands(tree, "/opt/installed")]
-        write_into(image, commands)
-        volumes.append(image)
+        chance = random.Random(i)
+        own.write_bytes(chance.randbytes(chance.randint(1, 512) * BLOCK))
+        write_into(image, [f"write {own} own-file", *debugfs_commands(tree, "/opt/installed")], undo)
+        volumes.append(changed_blocks(image, base, work / f"volume-{i}.raw"))
+        run("e2undo", undo, image)
+        undo.unlink()
+    image.unlink()
     return volumes
 
 
@@ -146,25 +176,6 @@ def case_table(name, images, rates, chunks=(16, 32, 64)):
     table(rows)
 
 
-def changed_blocks(image, parent):
-    """(offset, bytes) of what a clone of `parent` has to write to become `image`."""
-    with open(image, "rb") as new, open(parent, "rb") as old:
-        size = os.path.getsize(image)
-        at = 0
-        while at < size:
-            try:
-                at = os.lseek(new.fileno(), at, os.SEEK_DATA) // BLOCK * BLOCK
-            except OSError:
-                return
-            a = os.pread(new.fileno(), MIB, at)
-            b = os.pread(old.fileno(), MIB, at)
-            if a != b:
-                for i in range(0, len(a), BLOCK):
-                    if a[i:i + BLOCK] != b[i:i + BLOCK]:
-                        yield at + i, a[i:i + BLOCK]
-            at += MIB
-
-
 def stored(daemon):
     """What the pool's segments take on disk, with nothing dirty."""
     return daemon.json("status")["pool_allocated_bytes"]
@@ -177,15 +188,16 @@ def import_all(images, *options):
         return stored(daemon), daemon.json("status")
 
 
-def write_all(base, volumes, *options):
+def write_all(images, *options):
     with Daemon() as daemon:
-        daemon.squall("image", "import", "base", base)
-        for i, image in enumerate(volumes):
+        daemon.squall("image", "import", "base", images[0])
+        for i, image in enumerate(images[1:]):
             name = f"v-{i}"
             daemon.squall("volume", "create", name, "--from", "base", *options)
             handle = daemon.nbd(name)
-            for offset, data in changed_blocks(image, base):
-                handle.pwrite(data, offset)
+            with open(image, "rb") as file:
+                for at, length in data_pieces(file):
+                    handle.pwrite(os.pread(file.fileno(), length, at), at)
             handle.flush()
             handle.shutdown()
             daemon.squall("snapshot", "create", f"{name}@installed")  # a commit of everything
@@ -195,21 +207,13 @@ def write_all(base, volumes, *options):
 def daemon_cases(cases):
     rows = [("case", "without MiB", "with MiB", "ideal MiB", "blocks shared", "index KiB")]
     for name, images in cases.items():
-        parent_only = name == "volumes"
-        store = (lambda *o: write_all(images[0], images[1:], *o)) if parent_only else (
-            lambda *o: import_all(images, *o))
-        without, _ = store("--no-dedup")
-        with_, status = store()
-        ideal = pack(arguments(name, images), "--ideal")["stored"]
+        store = write_all if name == "volumes" else import_all
+        without, _ = store(images, "--no-dedup")
+        with_, status = store(images)
+        ideal = pack(images, "--ideal")["stored"]
         rows.append((name, mib(without), mib(with_), mib(ideal), status["dedup_blocks_shared"],
                      round(status["dedup_index_bytes"] / 1024)))
     table(rows)
-
-
-def arguments(name, images):
-    if name != "volumes":
-        return images
-    return images[:1] + [f"{image}^{images[0]}" for image in images[1:]]
 
 
 def main():
@@ -230,7 +234,7 @@ def main():
             if step == "table":
                 for name, images in cases.items():
                     rates = (1, 8, 64) if name == "volumes" else (1, 8, 32, 64, 128)
-                    case_table(name, arguments(name, images), rates)
+                    case_table(name, images, rates)
             elif step == "daemon":
                 daemon_cases(cases)
             else:

@@ -51,9 +51,12 @@ Result<void> list_volumes(Context& context) {
   for (const VolumeInfo& volume : volumes) {
     table.add({volume.name, context.size(volume.size_bytes), volume.parent,
                volume.stateless ? "stateless" : std::string(to_string(volume.cache)),
-               volume.lost ? "LOST" : volume.open ? "yes" : "no", std::to_string(volume.snapshots),
-               context.size(volume.dirty_bytes), context.size(volume.bytes_read),
-               context.size(volume.bytes_written), format_time(volume.created_s)});
+               volume.lost   ? "LOST"
+               : volume.open ? "yes"
+                             : "no",
+               std::to_string(volume.snapshots), context.size(volume.dirty_bytes),
+               context.size(volume.bytes_read), context.size(volume.bytes_written),
+               format_time(volume.created_s)});
   }
   context.print(table.to_string());
   return {};

@@ -71,6 +71,7 @@ class DirectorySegmentStore final : public SegmentStore {
   Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) override;
   Task<Result<void>> remove(SegmentId id) override;
   Task<void> release_reserve(std::string store) override;
+  Task<Result<std::string>> quarantine(SegmentId id) override;
 
  private:
   struct Store {

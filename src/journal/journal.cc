@@ -101,7 +101,7 @@ std::vector<Journal::Pending*> Journal::take_batch(bool& direct) {
 }
 
 Task<void> Journal::run_queue() {
-  while (!queue_.empty()) {
+  while (!queue_.empty() && !rescue_waits_) {  // a rescue starts it again
     if (failed_) {
       std::vector<Pending*> all(queue_.begin(), queue_.end());
       queue_.clear();
@@ -112,7 +112,7 @@ Task<void> Journal::run_queue() {
     std::vector<Pending*> batch = take_batch(direct);
     if (batch.empty()) {
       if (auto rolled = co_await roll(files_.back()->last_sequence); !rolled) {
-        if (rescue_waits_) break;  // it starts the queue again
+        if (rescue_waits_) break;
         Pending* first = queue_.front();
         queue_.pop_front();
         fail_batch({&first, 1}, rolled.error());
@@ -233,8 +233,7 @@ void Journal::land(std::span<Pending*> batch) {
     landed_ = p->header.sequence;
     file.last_sequence = landed_;
     file.entries.push_back({p->header, p->position});
-    if (!p->payload.empty())
-      file.payloads.add(p->position + kRecordHeaderBytes, p->payload);
+    if (!p->payload.empty()) file.payloads.add(p->position + kRecordHeaderBytes, p->payload);
     stats_.appended_records += 1;
     stats_.appended_bytes += record_bytes(p->payload.size());
     if (auto sink = sinks_.find(p->header.volume_id); sink != sinks_.end())

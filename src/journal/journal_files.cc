@@ -303,10 +303,11 @@ Task<Result<void>> Journal::admit(uint64_t payload_bytes) {
     if (free_bytes() >= admitted_bytes_ + cost) break;
     const uint64_t waited_ns = reactor_.now_ns() - std::max(since, freed_ns_);
     if (waited_ns >= config_.stall_ms * 1'000'000)
-      co_return fail_errno(ENOSPC,
-                           "journal: full, and nothing could be moved from it to the pool for {} s; "
-                           "see: squall status",
-                           waited_ns / 1'000'000'000);
+      co_return fail_errno(
+          ENOSPC,
+          "journal: full, and nothing could be moved from it to the pool for {} s; "
+          "see: squall status",
+          waited_ns / 1'000'000'000);
     co_await admission_.wait();
   }
   admitted_bytes_ += cost;

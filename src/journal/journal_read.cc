@@ -27,8 +27,8 @@ Task<Result<void>> Journal::read_verified(JournalFile& file, uint64_t position, 
   const uint64_t origin = file.payloads.position(payload);
   const uint64_t skip = position - origin;
   const uint64_t begin = round_down(skip, kPiece);
-  const uint64_t end = std::min<uint64_t>(round_up(skip + to.size(), kPiece),
-                                          file.payloads.bytes(payload));
+  const uint64_t end =
+      std::min<uint64_t>(round_up(skip + to.size(), kPiece), file.payloads.bytes(payload));
   std::vector<std::byte> buffer;
   Bytes pieces = to;
   if (end - begin != to.size()) {
@@ -36,10 +36,8 @@ Task<Result<void>> Journal::read_verified(JournalFile& file, uint64_t position, 
     pieces = buffer;
   }
   const int got = co_await io_read(reactor_, file.cached_handle, pieces, origin + begin);
-  if (got < 0)
-    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
-  if (static_cast<size_t>(got) != pieces.size() ||
-      !file.payloads.matches(payload, begin, pieces))
+  if (got < 0) co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
+  if (static_cast<size_t>(got) != pieces.size() || !file.payloads.matches(payload, begin, pieces))
     co_return std::unexpected(damaged(file, position));
   if (!buffer.empty()) std::memcpy(to.data(), pieces.data() + (skip - begin), to.size());
   co_return Result<void>{};
@@ -51,8 +49,7 @@ Task<Result<void>> Journal::learn_payload(JournalFile& file, size_t payload) {
   std::vector<std::byte> bytes(kRecordHeaderBytes + file.payloads.bytes(payload));
   const int got =
       co_await io_read(reactor_, file.cached_handle, bytes, position - kRecordHeaderBytes);
-  if (got < 0)
-    co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
+  if (got < 0) co_return fail_errno(-got, "journal: read of {} at {} failed", file.path, position);
   std::optional<JournalRecord> record;
   if (static_cast<size_t>(got) == bytes.size())
     record = journal_format::decode_record(bytes, file.seed);
@@ -65,12 +62,15 @@ Task<Result<void>> Journal::learn_payload(JournalFile& file, size_t payload) {
 
 Error Journal::damaged(const JournalFile& file, uint64_t position) {
   ++stats_.damaged_reads;
-  Error error(ErrorKind::kCorrupt,
-              fmt::format("journal: {} at {}: the data there fails its checksum; check the disk, and "
-                          "overwrite it or roll the volume back",
-                          file.path, position),
-              EIO);
-  LOG_ERROR("{}", error.message());
+  Error error(
+      ErrorKind::kCorrupt,
+      fmt::format("journal: {} at {}: the data there fails its checksum; check the disk, and "
+                  "overwrite it or roll the volume back",
+                  file.path, position),
+      EIO);
+  // Whoever needs the data comes back for it again and again.
+  if (stats_.damaged_reads <= 100 || stats_.damaged_reads % 1000 == 0)
+    LOG_ERROR("{}", error.message());
   return error;
 }
 

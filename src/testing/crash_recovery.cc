@@ -22,6 +22,13 @@ std::string compare(SimHost& host, const CrashWorld::Found& expected, const char
   return {};
 }
 
+std::string faults_of(SimHost& host) {
+  auto report = host.check();
+  if (!report) return "the check ended early: " + report.error().message();
+  if (report->faults.empty()) return {};
+  return "the check finds: " + report->faults.front().to_line();
+}
+
 }  // namespace
 
 std::string CrashRecovery::check(const sim::SimDisk& dead, const sim::LossPolicy& policy) {
@@ -52,6 +59,7 @@ std::string CrashRecovery::recover(sim::SimDisk& disk, Crash promise, Found& fou
   std::string problem = host ? world_.verify(**host, promise, &found)
                              : "the host does not start: " + host.error().message();
   disk.set_observer({});
+  if (problem.empty() && random_.chance(0.3)) problem = faults_of(**host);
   return problem;
 }
 
@@ -92,6 +100,7 @@ std::string CrashRecovery::work_on(sim::SimDisk& disk, Found found) {
     auto volumes = host.run(host.volumes().list_volumes());
     if (!volumes) return volumes.error().message();
     for (const VolumeInfo& info : *volumes) {
+      if (!found.contains(info.name)) continue;  // lost, as it may be
       auto opened = host.run(host.volumes().open_disk(info.name));
       if (!opened) return opened.error().message();
       Content& content = found[info.name];
@@ -115,6 +124,9 @@ std::string CrashRecovery::work_on(sim::SimDisk& disk, Found found) {
         found[info.name + "@later"] = content;
       }
     }
+    if (random_.chance(0.5))
+      if (auto done = host.run(host.collector().collect()); !done)
+        return "garbage collection after recovery: " + done.error().message();
     if (std::string problem = compare(host, found, "after more work"); !problem.empty())
       return problem;
     disk.kill_process();

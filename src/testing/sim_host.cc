@@ -12,7 +12,7 @@ Result<std::unique_ptr<SimHost>> SimHost::start(uint64_t seed, sim::SimDisk& dis
 Result<void> SimHost::open(const SimHostOptions& options) {
   FileSystem& files = reactor_.files();
   if (!files.exists("/pool/squall-pool") || files.exists("/pool/squall-init"))
-    TRY(init_file_pool(files, "/pool", {}));
+    TRY(init_file_pool(files, "/pool", {.stores = options.stores}));
   FileEngineOptions engine_options;
   engine_options.catalog_reserve_bytes = 256 * kKiB;  // simulated disks are small
   engine_options.store_reserve_bytes = 0;
@@ -26,11 +26,20 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   pool_config.cache_bytes = options.cache_bytes;
   pool_config.segment_bytes = options.segment_bytes;
   pool_config.dedup_index_bytes = options.dedup_index_bytes;
+  pool_config.dedup_first_rate = 1;
   TRY_ASSIGN(pool_, run(Pool::open(reactor_, *engine_->segments, *engine_->meta, pool_config)));
+  TRY_ASSIGN(volumes_, join(options));
+  collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
+                                           *volumes_, options.collector);
+  collector_->start();
+  return {};
+}
+
+Result<std::unique_ptr<HostVolumes>> SimHost::join(const SimHostOptions& options) {
   HostVolumesConfig config;
   config.journal = options.journal;
   if (config.journal.id_if_new.is_nil()) config.journal.id_if_new.bytes[0] = std::byte{1};
-  config.scratch = {options.fast_scratch, "/host/scratch", options.fast_budget_bytes,
+  config.scratch = {options.fast_scratch, options.overflow_scratch, options.fast_budget_bytes,
                     options.boot_id};
   config.host_name = "sim";
   config.commit_bytes = options.commit_bytes;
@@ -38,12 +47,8 @@ Result<void> SimHost::open(const SimHostOptions& options) {
   config.stall_ms = options.stall_ms;
   config.accept_journal_loss = options.accept_journal_loss;
   config.reserve_bytes = 64 * kKiB;
-  TRY_ASSIGN(volumes_, run(HostVolumes::open(reactor_, files, *pool_, *engine_->meta,
-                                             *engine_->segments, *engine_->logs, config)));
-  collector_ = std::make_unique<Collector>(reactor_, *pool_, *engine_->segments, *engine_->meta,
-                                           *volumes_, options.collector);
-  collector_->start();
-  return {};
+  return run(HostVolumes::open(reactor_, reactor_.files(), *pool_, *engine_->meta,
+                               *engine_->segments, *engine_->logs, config));
 }
 
 Result<CheckReport> SimHost::check() {

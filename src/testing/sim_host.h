@@ -26,7 +26,9 @@ struct SimHostOptions {
   uint64_t dedup_index_bytes = 256 * kKiB;
   std::string boot_id = "boot-1";
   std::string fast_scratch = "/host/tmpfs";
+  std::string overflow_scratch = "/host/scratch";
   uint64_t fast_budget_bytes = 256 * kKiB;
+  std::vector<StoreDirectory> stores;  // of a new pool, besides "default"
   CollectorConfig collector{.background = false};
 };
 
@@ -54,6 +56,9 @@ class SimHost {
   // until the segments that a crash left open are sealed. A sound pool gives a report without
   // faults.
   Result<CheckReport> check();
+  // A second host's volumes on the same pool, as a ghost or a rival would have them. Stop and drop
+  // them before this host ends.
+  Result<std::unique_ptr<HostVolumes>> join(const SimHostOptions& options);
 
  private:
   SimHost(uint64_t seed, sim::SimDisk& disk) : reactor_(seed, disk) {}

@@ -110,7 +110,7 @@ class Volume : public WritableDisk, private JournalSink {
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }
   uint64_t dirty_since_ns() const { return dirty_since_ns_; }
-  bool commit_failing() const { return commit_error_.has_value(); }
+  bool commit_failing() const { return commit_error_.has_value() || failed_.has_value(); }
   // Acknowledged data is gone: everything is EIO until a rollback.
   bool is_lost() const { return head_.lost || lost_; }
   // recover_log() failed and is to be tried again.
@@ -174,8 +174,8 @@ class Volume : public WritableDisk, private JournalSink {
   bool commit_requested_ = false;
   WaitQueue commit_done_;
 
-  bool unrecovered_ = false;  // scope pool: what failed_ says
-  bool folding_log_ = false;  // scope pool: commits leave the log object alone
+  bool unrecovered_ = false;   // scope pool: what failed_ says
+  bool folding_log_ = false;   // scope pool: commits leave the log object alone
   bool log_is_short_ = false;  // scope pool: the journal's replay brought what the log may not have
   std::string unlogged_;       // scope pool: records not yet in the log object
 

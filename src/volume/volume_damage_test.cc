@@ -422,7 +422,8 @@ TEST_F(LoggedVolume, ATakeoverNeedsNoJournalSpace) {
   start();
   create("p", Durability::kPool);
   ASSERT_TRUE(host_->run(host_->volumes().resize_volume("p", 4 * kMiB)));
-  for (uint64_t b = 0; b < 1000; b += 10) ASSERT_TRUE(write("p", b, b + 1, b % 100 == 0, 10 * kBlock));
+  for (uint64_t b = 0; b < 1000; b += 10)
+    ASSERT_TRUE(write("p", b, b + 1, b % 100 == 0, 10 * kBlock));
   ASSERT_TRUE(host_->run(disk("p").writer->flush()));
   disk_.kill_process();
   stop();

@@ -162,6 +162,13 @@ class Campaign {
     const auto fill = static_cast<std::byte>(1 + random_.below(255));
     for (size_t i = 0; i < length; ++i)
       change.data[i] = i % 7 == 0 ? static_cast<std::byte>(random_()) : fill;
+    // What some volume holds already, often at a distance of whole blocks, to be deduplicated.
+    const Content& other = models_.at(pick()).now;
+    if (random_.chance(0.4) && other.size() > length) {
+      const uint64_t from = round_down(random_.below(other.size() - length), 4096) + offset % 4096;
+      if (from + length <= other.size())
+        std::copy_n(other.begin() + static_cast<ptrdiff_t>(from), length, change.data.begin());
+    }
     const bool fua = random_.chance(0.1);
     if (trace_) std::cerr << "write " << offset << " +" << length << (fua ? " fua\n" : "\n");
     auto done = host_->run(disk_of(name).write(offset, change.data, fua));

@@ -297,7 +297,9 @@ def other_store(choices):
                 content.fill(handle, 130)
                 disk.fill()
                 assert not content.write(handle, 200 * MIB, {FULL})
-                assert "no space" in refused(daemon, "snapshot", "create", "second@s").lower()
+                # What of it was committed already needs no space there.
+                result = daemon.squall("snapshot", "create", "second@full", check=False)
+                assert result.returncode == 0 or "no space" in result.stderr.lower(), result
                 daemon.squall("snapshot", "create", "first@s")
                 daemon.squall("volume", "create", "third", "--size", "64M")
                 content.check()

@@ -3,11 +3,11 @@
 
 Volumes of every cache mode and scope, and a stateless one, are written at once with requests in
 flight on each; fio writes others. The daemon is killed with SIGKILL at a random moment: of the
-writing, of a commit, an import, a snapshot, an orderly stop, and of the starts that follow. Then
-every sector must hold its last acknowledged write, or one that was sent and never answered; fio
-verifies all that it had an answer for; the interrupted import or snapshot is there, whole and
-right, or not at all; and `squall check` finds the pool in order. The journal is as small as it can be, so that it wraps and commits run
-meanwhile.
+writing, of a commit, an import, a snapshot, a garbage collection, an orderly stop, and of the
+starts that follow. Then every sector must hold its last acknowledged write, or one that was sent
+and never answered; fio verifies all that it had an answer for; the interrupted import or snapshot
+is there, whole and right, or not at all; and `squall check` finds the pool in order. The journal is
+as small as it can be, so that it wraps and commits run meanwhile.
 
 SQUALL_ROUNDS: rounds (16). SQUALL_SEED: repeats the choices of a run.
 """
@@ -32,6 +32,7 @@ from stamped_writer import SnapshotWatch, Writer, write_until_killed
 ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "16"))
 VOLUME_BYTES = 8 << 20
 IMPORT_BYTES = 48 << 20
+FIO_CHANCE = 0.3
 
 VOLUMES = {
     "writeback": ["--cache", "writeback"],
@@ -57,7 +58,8 @@ class Campaign:
         self.daemon = daemon
         self.choices = choices
         self.volumes = [StampedVolume(name, VOLUME_BYTES) for name in VOLUMES]
-        self.moments = (self.plain, self.commit, self.snapshot, self.importing, self.stopping)
+        self.moments = (self.plain, self.commit, self.snapshot, self.importing,
+                        self.collecting, self.stopping)
         self.done = collections.Counter()
         self.slowest_start_s = 0
 
@@ -76,13 +78,13 @@ class Campaign:
         moment = self.choices.choice(self.moments)
         self.done[moment.__name__] += 1
         fio = None
-        if moment != self.stopping and self.choices.random() < 0.3:
+        if moment != self.stopping and self.choices.random() < FIO_CHANCE:
             fio = Fio(self.daemon, self.choices.choice(list(FIO_VOLUMES)), number)
             fio.start()
-        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8) + (0.7 if fio else 0)
-        self.kill = fio.pull_trigger if fio else self.daemon.process.kill
+        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8)
         check = moment()
-        self.daemon.process.wait(30)
+        status = self.daemon.process.wait(30)
+        assert status in (-signal.SIGKILL, 0), f"squalld ended with {status}: {self.daemon.log()}"
         self.daemon.kill()
         for writer in self.writers:
             writer.handle = None  # requests without an answer would keep it, and it them
@@ -92,7 +94,7 @@ class Campaign:
         for volume in self.volumes:
             volume.check(self.content(volume.name))
         if fio:
-            self.done["fio_bytes"] += fio.verify()
+            self.done["fio writes"] += fio.verify()
             self.done["fio"] += 1
         if check is not None:
             check()
@@ -112,7 +114,7 @@ class Campaign:
 
     def write(self, tick=lambda: None):
         """Until the kill, which happens when it is time."""
-        timer = threading.Timer(max(0, self.kill_at - time.monotonic()), self.kill)
+        timer = threading.Timer(max(0, self.kill_at - time.monotonic()), self.daemon.process.kill)
         timer.start()
         try:
             write_until_killed(self.writers, tick)
@@ -185,6 +187,12 @@ class Campaign:
 
         self.write()
         return check
+
+    def collecting(self):
+        """Garbage of all the rounds before is being collected."""
+        verb = self.start_verb("gc")
+        self.write()
+        verb.wait(30)
 
     def stopping(self):
         """It was told to stop and has begun to."""

@@ -65,6 +65,7 @@ class Daemon:
         self.config = config
         self.init_args = list(init_args)
         self.program = list(program)
+        self.arguments = []  # of squalld, for the next start
         self.process = None
         self.environment = dict(os.environ)
         for name in ("SQUALL_SOCKET", "NOTIFY_SOCKET"):
@@ -121,7 +122,7 @@ class Daemon:
         assert self.process is None, "the daemon is running"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.program + [binary("squalld")],
+                self.program + [binary("squalld")] + self.arguments,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

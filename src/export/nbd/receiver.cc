@@ -12,6 +12,7 @@ Receiver::Receiver(Socket& socket)
     : socket_(socket), buffer_(std::make_unique_for_overwrite<std::byte[]>(kBufferBytes)) {}
 
 Task<bool> Receiver::receive_more() {
+  if (socket_.is_receiving_stopped()) co_return false;  // what is left in the buffer does not count
   if (begin_ == end_) begin_ = end_ = 0;
   CHECK(end_ < kBufferBytes);
   const iovec iov{&buffer_[end_], kBufferBytes - end_};

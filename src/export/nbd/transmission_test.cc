@@ -217,6 +217,24 @@ TEST_P(TransmissionTest, WhatADaemonsEndCancelsIsNotAnswered) {
   EXPECT_TRUE(other->read(0, 512));
 }
 
+// The order to stop comes out of a request while the buffer is full of further ones.
+TEST_P(TransmissionTest, CancelledWithMoreRequestsInTheBuffer) {
+  std::vector<std::byte> burst;
+  for (int i = 0; i < 200; ++i) {
+    const auto request =
+        TestClient::request_bytes({.command = uint16_t(Command::kWrite), .length = 512});
+    burst.insert(burst.end(), request.begin(), request.end());
+    burst.insert(burst.end(), 512, std::byte{1});
+  }
+  for (int i = 0; i < 10; ++i) {
+    auto c = client();
+    disk_->set_error(Error(ErrorKind::kCancelled, "journal: stopping"));
+    c->send(burst);  // in part, when the end comes first
+    EXPECT_TRUE(c->is_closed());
+    disk_->set_error({});
+  }
+}
+
 TEST_P(TransmissionTest, BadMagicClosesOnlyThatConnection) {
   auto good = client(), bad = client();
   auto bytes = TestClient::request_bytes({});
