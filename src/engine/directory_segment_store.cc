@@ -455,4 +455,28 @@ Task<Result<void>> DirectorySegmentStore::remove(SegmentId id) {
   co_return Result<void>();
 }
 
+// A file that is there from an earlier time is another one: numbers are not reused, but may come
+// back with an old catalog.
+Task<Result<std::string>> DirectorySegmentStore::quarantine(SegmentId id) {
+  CO_TRY_ASSIGN(Segment * segment, find(id));
+  const size_t store = segment->store;
+  const std::string from = path_of(id, store);
+  const std::string directory = stores_[store].path + "/quarantine";
+  std::string to = directory + "/" + file_name(id);
+  segment->unsynced = {};
+  drop_handles(id);
+  auto moved = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+    TRY(file_system_.make_directory_durably(directory));
+    for (int copy = 2; file_system_.exists(to); ++copy)
+      to = fmt::format("{}/{}.{}", directory, file_name(id), copy);
+    TRY(file_system_.rename(from, to));
+    TRY(file_system_.sync_directory(directory));
+    return file_system_.sync_directory(parent_directory(from));
+  });
+  if (!moved) co_return std::unexpected(moved.error().wrap(describe(id, store)));
+  drop_handles(id);
+  segments_.erase(id);
+  co_return to;
+}
+
 }  // namespace squall

@@ -69,6 +69,7 @@ class DirectorySegmentStore final : public SegmentStore {
   // Only whole 4 KiB blocks within the range are given back; the rest of it stays as it is.
   Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) override;
   Task<Result<void>> remove(SegmentId id) override;
+  Task<Result<std::string>> quarantine(SegmentId id) override;
 
  private:
   struct Store {

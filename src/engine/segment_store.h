@@ -53,6 +53,9 @@ class SegmentStore {
   virtual bool can_punch() const = 0;
   virtual Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) = 0;
   virtual Task<Result<void>> remove(SegmentId id) = 0;
+  // Takes a segment out of the pool without deleting it, durably: its file goes to the directory
+  // `quarantine` of its store. Returns where it is now.
+  virtual Task<Result<std::string>> quarantine(SegmentId id) = 0;
 };
 
 }  // namespace squall

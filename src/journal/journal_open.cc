@@ -20,7 +20,6 @@ namespace squall {
 
 using journal_format::kBlock;
 using journal_format::kRecordHeaderBytes;
-using journal_format::RecordType;
 using journal_scan::RecordScanner;
 
 namespace {

@@ -166,8 +166,9 @@ Task<void> Collector::run_one() {
   if (!done && done.error().kind() != ErrorKind::kCancelled)
     LOG_ERROR("garbage collection ended early: {}", done.error().message());
   if (done)
-    LOG_INFO("garbage collection: {} bytes freed in {} ms, {} live of {} held", report_.freed_bytes,
-             report_.duration_ms, report_.live_bytes, report_.held_bytes);
+    LOG_INFO("garbage collection: {} bytes freed, {} moved in {} ms; {} live of {} held",
+             report_.freed_bytes, report_.moved_bytes, report_.duration_ms, report_.live_bytes,
+             report_.held_bytes);
   condemned_ = false;
   enter(Phase::kIdle);
   // A cancel is meant for those who wait as well.
