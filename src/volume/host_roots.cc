@@ -203,6 +203,14 @@ Task<Result<void>> HostVolumes::relocate_volume(std::string name, IndexRelocatio
   const auto it = volumes_.find(name);
   if (it == volumes_.end()) co_return Result<void>();
   const EntryRef entry = it->second;
+  // The copying is done before verbs are held up; the second time is quick, by memory.
+  std::vector<IndexRoot> roots;
+  for (const auto& [snapshot, head] : entry->snapshots)
+    roots.push_back({head.root, head.root_height});
+  roots.push_back(entry->disk != nullptr ? entry->disk->root()
+                                         : IndexRoot{entry->head.root, entry->head.root_height});
+  const Placement placement{entry->head.store};
+  for (const IndexRoot& root : roots) CO_TRY(co_await relocation.relocate(root, placement));
   co_await entry->verbs->acquire();
   SemaphoreGuard guard(*entry->verbs);
   if (entry->removed) co_return Result<void>();
@@ -214,8 +222,7 @@ Task<Result<void>> HostVolumes::relocate_volume(std::string name, IndexRelocatio
   // Thousands of volumes that nobody uses need no objects: only if the root moves.
   if (entry->disk == nullptr) {
     const IndexRoot root{entry->head.root, entry->head.root_height};
-    CO_TRY_ASSIGN(const IndexRoot moved,
-                  co_await relocation.relocate(root, Placement{entry->head.store}));
+    CO_TRY_ASSIGN(const IndexRoot moved, co_await relocation.relocate(root, placement));
     if (moved == root) co_return Result<void>();
   }
   CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));
