@@ -215,6 +215,12 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
     TRY(section.size("index", 0, config.dedup_index_bytes));
     TRY(section.finish());
   }
+  TRY_ASSIGN(const auto* gc, top.table("gc"));
+  if (gc != nullptr) {
+    Section section(*gc, "gc", file);
+    TRY(section.size("rate", 0, config.gc.rate_bytes_per_s));
+    TRY(section.finish());
+  }
   TRY_ASSIGN(const auto* scratch, top.table("scratch"));
   if (scratch != nullptr) {
     Section section(*scratch, "scratch", file);
@@ -311,6 +317,10 @@ size = {}  # memory for decompressed records
 
 [deduplication]
 index = {}  # memory for its index, "0" for none: nothing is deduplicated
+# What garbage collection in the background reads and writes per second; "0": no limit.
+[gc]
+rate = {}
+
 # Stateless volumes: in memory first (where RUNDIR is a tmpfs), then in the directory.
 [scratch]
 memory = {}
@@ -338,6 +348,7 @@ interval_days = {}
       toml_string(config.journal_directory), toml_string(format_size_exact(config.journal_bytes)),
       toml_string(format_size_exact(config.cache_bytes)),
       toml_string(format_size_exact(config.dedup_index_bytes)),
+      toml_string(format_size_exact(config.gc.rate_bytes_per_s)),
       toml_string(format_size_exact(config.scratch_memory_bytes)),
       toml_string(config.scratch_directory), listen, config.nbd_dead_peer_s,
       config.space.warn_percent, config.space.critical_percent,

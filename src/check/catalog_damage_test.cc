@@ -69,6 +69,10 @@ TEST_F(CatalogDamage, HostStartsWithoutADamagedVolume) {
   const auto shown = host_->run(host_->volumes().show_volume("a"));
   ASSERT_FALSE(shown);
   EXPECT_EQ(shown.error().kind(), ErrorKind::kCorrupt);
+  // What the entry refers to is unknown: nothing may be freed.
+  const auto collected = host_->run(host_->collector().collect());
+  ASSERT_FALSE(collected);
+  EXPECT_THAT(collected.error().message(), HasSubstr("v/a head: its entry is damaged"));
   EXPECT_THAT(check(), ElementsAre(HasSubstr("volume a: its catalog entry is damaged")));
   stop();
   // Its snapshot has no volume any more, and follows.

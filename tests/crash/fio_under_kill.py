@@ -22,7 +22,7 @@ class Fio:
         self.volume = volume
         self.log = os.path.join(daemon.home, "fio")
         self.job = [
-            "fio", f"--name={volume}", "--ioengine=nbd", f"--uri={daemon.uri(volume)}",
+            "fio", "--thread", f"--name={volume}", "--ioengine=nbd", f"--uri={daemon.uri(volume)}",
             f"--size={SIZE_MIB}m", "--rw=randwrite", "--bsrange=512-16k", "--iodepth=16",
             "--verify=crc32c", "--verify_state_save=0", f"--randseed={round_number + 1}",
         ]
