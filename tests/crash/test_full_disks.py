@@ -330,10 +330,12 @@ def other_store(choices):
 
 def hanging_store(choices):
     """Writes to the second store hang, as on a disk whose path is gone: its volumes wait, those of
-    the first do not, and everything goes on when it answers again."""
+    the first do not, and everything goes on when it answers again. The journal is large enough for
+    all that is written meanwhile: what waits for the hanging store keeps its place in it."""
+    settings = {"journal": {"size": "512M"}}
     with FileDisk(400) as disk:
         path = f"{disk.path}/store"
-        with ConfiguredDaemon(JOURNAL, init_args=["--store", f"second={path}"]) as daemon:
+        with ConfiguredDaemon(settings, init_args=["--store", f"second={path}"]) as daemon:
             daemon.squall("volume", "create", "first", "--size", "256M")
             daemon.squall("volume", "create", "second", "--size", "256M", "--store", "second")
             content = Content(daemon, "second", choices)
