@@ -38,7 +38,7 @@ constexpr std::array<std::string_view, 6> kPhaseNames = {"idle",    "waiting",  
 constexpr std::string_view kVersionKey = "gc";
 // In the background a segment is ended for a collection only when it holds a good deal; a requested
 // collection ends every one.
-constexpr uint64_t kRetireBytes = 16 * kMiB;
+constexpr uint64_t kRetireBytes = 8 * kMiB;
 constexpr int kRoundsMax = 8;
 constexpr uint64_t kCompactionBytesMin = 64 * kMiB;  // in one round, to be copied
 constexpr uint64_t kCompactionBytesMax = 2 * kGiB;
@@ -56,7 +56,7 @@ Collector::Collector(Reactor& reactor, Pool& pool, SegmentStore& segments, MetaS
       catalog_(catalog),
       source_(source),
       config_(config),
-      pacer_(reactor, 0, [this] { return cancelled_; }),
+      pacer_(reactor, 0, [this] { return watch(); }),
       wanted_(reactor),
       done_(reactor) {
   timer_.context = this;
@@ -121,11 +121,23 @@ uint64_t Collector::appended_bytes() const {
   return pool_.appended_bytes();
 }
 
+uint64_t Collector::enough_bytes() const {
+  return std::max(config_.appended_min_bytes,
+                  last_.live_bytes / 100 * config_.appended_min_percent);
+}
+
+// Between steps: whether to stop, and whether to hurry, because the next collection is due already.
+bool Collector::watch() {
+  if (!is_hurried_ && appended_bytes() - appended_before_ >= enough_bytes() + report_.moved_bytes) {
+    is_hurried_ = true;
+    pacer_.set_rate(0);
+  }
+  return cancelled_;
+}
+
 bool Collector::is_due() const {
   if (!config_.background || !pool_.is_recovered()) return false;
-  const uint64_t enough =
-      std::max(config_.appended_min_bytes, last_.live_bytes / 100 * config_.appended_min_percent);
-  if (appended_bytes() - appended_before_ >= enough) return true;
+  if (appended_bytes() - appended_before_ >= enough_bytes()) return true;
   return source_.removals() != removals_before_ &&
          reactor_.now_ns() - last_began_ns_ >= config_.removal_age_ms * 1'000'000;
 }
@@ -153,6 +165,7 @@ Task<void> Collector::run_one() {
   is_thorough_ = ticket > served_;
   cancelled_ = false;
   pacer_.set_rate(is_thorough_ ? 0 : config_.rate_bytes_per_s);
+  is_hurried_ = is_thorough_;
   appended_before_ = appended_bytes();
   removals_before_ = source_.removals();
   last_began_ns_ = reactor_.now_ns();
@@ -166,8 +179,9 @@ Task<void> Collector::run_one() {
   if (!done && done.error().kind() != ErrorKind::kCancelled)
     LOG_ERROR("garbage collection ended early: {}", done.error().message());
   if (done)
-    LOG_INFO("garbage collection: {} bytes freed in {} ms, {} live of {} held", report_.freed_bytes,
-             report_.duration_ms, report_.live_bytes, report_.held_bytes);
+    LOG_INFO("garbage collection: {} bytes freed, {} moved in {} ms; {} live of {} held",
+             report_.freed_bytes, report_.moved_bytes, report_.duration_ms, report_.live_bytes,
+             report_.held_bytes);
   condemned_ = false;
   enter(Phase::kIdle);
   // A cancel is meant for those who wait as well.

@@ -23,11 +23,13 @@ namespace squall {
 
 struct CollectorConfig {
   bool background = true;
-  uint64_t rate_bytes_per_s = 64 * kMiB;  // of what the background reads and writes; 0: no limit
-  uint64_t interval_ms = 5'000;           // how often the background looks whether it is time
+  // Of what the background reads and writes; 0: no limit. Not kept to while garbage comes faster
+  // than it is collected.
+  uint64_t rate_bytes_per_s = 64 * kMiB;
+  uint64_t interval_ms = 500;  // how often the background looks whether it is time
   // It is time when so much was appended since the last collection began: the greater of a size and
   // a part of what was live then, in percent.
-  uint64_t appended_min_bytes = 64 * kMiB;
+  uint64_t appended_min_bytes = 32 * kMiB;
   uint64_t appended_min_percent = 10;
   // Removals alone are reason enough after so long.
   uint64_t removal_age_ms = 30'000;
@@ -102,6 +104,8 @@ class Collector {
   Task<Result<void>> forget_dead(SegmentId id, const SegmentMarks& marks);
   Task<Result<uint64_t>> compact();
   Task<Result<void>> measure();
+  uint64_t enough_bytes() const;
+  bool watch();
   void enter(Phase phase, uint64_t done = 0, uint64_t all = 1);
 
   Reactor& reactor_;
@@ -129,7 +133,8 @@ class Collector {
   uint64_t appended_before_ = 0;  // pool bytes appended when the last collection began
   uint64_t removals_before_ = 0;  // source removals then
   uint64_t last_began_ns_ = 0;
-  bool cancelled_ = false;  // the running collection
+  bool is_hurried_ = false;  // it goes at full speed
+  bool cancelled_ = false;   // the running collection
   bool stopping_ = false;
   WaitQueue wanted_;
   WaitQueue done_;

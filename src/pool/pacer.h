@@ -31,10 +31,12 @@ class Pacer {
   Task<Result<void>> spend(uint64_t bytes) {
     spent_bytes_ += bytes;
     const uint64_t now = reactor_.now_ns();
-    // What was not read in time is not made up for: no bursts.
-    ready_ns_ = std::max(ready_ns_, now);
+    // What was not done in time is made up for in short bursts only. Nor are there short naps: a
+    // timer is late by more than a small step takes.
+    ready_ns_ = std::max(ready_ns_, now > kBurstNs ? now - kBurstNs : 0);
     co_await yield_to(reactor_);
-    while (ready_ns_ > reactor_.now_ns() && !is_cancelled())
+    const bool is_ahead = ready_ns_ > reactor_.now_ns() + kNapNsMin;
+    while (is_ahead && ready_ns_ > reactor_.now_ns() && !is_cancelled())
       co_await sleep_ns(reactor_, std::min(ready_ns_ - reactor_.now_ns(), kNapNsMax));
     if (bytes_per_s_ > 0) ready_ns_ += bytes * kNsPerS / bytes_per_s_;
     if (is_cancelled()) co_return fail(ErrorKind::kCancelled, "stopped before the end");
@@ -43,6 +45,8 @@ class Pacer {
 
  private:
   static constexpr uint64_t kNsPerS = 1'000'000'000;
+  static constexpr uint64_t kBurstNs = 20'000'000;
+  static constexpr uint64_t kNapNsMin = 2'000'000;
   static constexpr uint64_t kNapNsMax = 50'000'000;  // how late a cancellation may be noticed
 
   Reactor& reactor_;

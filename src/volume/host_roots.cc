@@ -72,11 +72,16 @@ Task<Result<void>> mark_import(std::shared_ptr<ImportDisk> import, Marks& marks,
   }
 }
 
+// What a damaged row refers to is unknown, so it may be anything.
 Result<void> add_catalog_row(const MetaEntry& row, Roots& roots) {
+  if (row.damaged)
+    return fail(ErrorKind::kCorrupt,
+                "its entry is damaged, so nothing may be freed; stop the daemon and run: squall "
+                "check --repair");
   if (row.partition.starts_with("v/") && row.key == kHeadKey) {
     TRY_ASSIGN(const VolumeHead head, decode_volume_head(row.value));
     add_root(roots, head.root, head.root_height);
-  } else if (row.key == kHeadKey || row.key.starts_with("snap/")) {
+  } else if (row.partition.starts_with("v/") || row.partition.starts_with("i/")) {
     TRY_ASSIGN(const SnapshotHead head, decode_snapshot_head(row.value));
     add_root(roots, head.root, head.root_height);
   }
@@ -103,13 +108,12 @@ HostVolumes::LiveRoots HostVolumes::take_roots() const {
 
 Task<Result<void>> HostVolumes::mark_live(Marks& marks, Pacer& pacer, const Progress& progress) {
   LiveRoots live = take_roots();
-  for (const char* prefix : {"v/", "i/"}) {
-    CO_TRY_ASSIGN(const std::vector<MetaEntry> rows, co_await meta_.list(prefix, ""));
-    for (const MetaEntry& row : rows) {
-      if (auto added = add_catalog_row(row, live.roots); !added)
-        co_return std::unexpected(
-            added.error().wrap(fmt::format("catalog: {} {}", row.partition, row.key)));
-    }
+  // All of it: a row whose damage lies in its key may stand anywhere.
+  CO_TRY_ASSIGN(const std::vector<MetaEntry> rows, co_await meta_.list("", ""));
+  for (const MetaEntry& row : rows) {
+    if (auto added = add_catalog_row(row, live.roots); !added)
+      co_return std::unexpected(
+          added.error().wrap(fmt::format("catalog: {} {}", row.partition, row.key)));
   }
   for (const auto& import : live.imports) CO_TRY(co_await mark_import(import, marks, pacer));
   uint64_t done = 0;
@@ -199,6 +203,14 @@ Task<Result<void>> HostVolumes::relocate_volume(std::string name, IndexRelocatio
   const auto it = volumes_.find(name);
   if (it == volumes_.end()) co_return Result<void>();
   const EntryRef entry = it->second;
+  // The copying is done before verbs are held up; the second time is quick, by memory.
+  std::vector<IndexRoot> roots;
+  for (const auto& [snapshot, head] : entry->snapshots)
+    roots.push_back({head.root, head.root_height});
+  roots.push_back(entry->disk != nullptr ? entry->disk->root()
+                                         : IndexRoot{entry->head.root, entry->head.root_height});
+  const Placement placement{entry->head.store};
+  for (const IndexRoot& root : roots) CO_TRY(co_await relocation.relocate(root, placement));
   co_await entry->verbs->acquire();
   SemaphoreGuard guard(*entry->verbs);
   if (entry->removed) co_return Result<void>();
@@ -210,8 +222,7 @@ Task<Result<void>> HostVolumes::relocate_volume(std::string name, IndexRelocatio
   // Thousands of volumes that nobody uses need no objects: only if the root moves.
   if (entry->disk == nullptr) {
     const IndexRoot root{entry->head.root, entry->head.root_height};
-    CO_TRY_ASSIGN(const IndexRoot moved,
-                  co_await relocation.relocate(root, Placement{entry->head.store}));
+    CO_TRY_ASSIGN(const IndexRoot moved, co_await relocation.relocate(root, placement));
     if (moved == root) co_return Result<void>();
   }
   CO_TRY_ASSIGN(const auto disk, volume_of(name, entry));

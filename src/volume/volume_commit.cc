@@ -391,8 +391,10 @@ Task<Result<void>> Volume::release() {
   VolumeHead head = head_;
   head.owner = Uuid{};
   head.dirty = false;
-  CO_TRY(co_await publish(std::move(head), {}));
+  // When this fails the catalog may have the new head all the same, and replay would skip what is
+  // written under the old one: the next write takes the lease again, or fails.
   lease_held_ = false;
+  CO_TRY(co_await publish(std::move(head), {}));
   co_return Result<void>{};
 }
 
