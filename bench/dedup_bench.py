@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What deduplication saves on real disk images: bytes stored against the ideal, and its cost.
 
-    bench/dedup_bench.py                 # all; about ten minutes
+    bench/dedup_bench.py                 # all; about half an hour
     bench/dedup_bench.py table           # one of: table, daemon
 
 Three cases, made under SQUALL_TEST_DIR (else /tmp) and removed at the end:

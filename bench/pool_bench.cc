@@ -42,6 +42,8 @@ class Discard final : public SegmentStore {
   bool can_punch() const override { return true; }
   Task<Result<void>> punch(SegmentId, uint64_t, uint64_t) override { co_return Result<void>(); }
   Task<Result<void>> remove(SegmentId) override { co_return Result<void>(); }
+  Task<void> release_reserve(std::string) override { co_return; }
+  Task<Result<std::string>> quarantine(SegmentId) override { co_return std::string("nowhere"); }
 };
 
 class Bench {

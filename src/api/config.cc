@@ -230,6 +230,13 @@ Result<void> read_top(const toml::table& table, const std::string& file, const P
   }
   TRY_ASSIGN(const auto* space, top.table("space"));
   if (space != nullptr) TRY(read_space(*space, file, config));
+  TRY_ASSIGN(const auto* scrub, top.table("scrub"));
+  if (scrub != nullptr) {
+    Section section(*scrub, "scrub", file);
+    TRY(section.size("rate", 0, config.scrub.rate_bytes_per_s));
+    TRY(section.number("interval_days", 0, 3650, config.scrub.interval_days));
+    TRY(section.finish());
+  }
   return top.finish();
 }
 
@@ -330,6 +337,12 @@ dead_peer_s = {}
 [space]
 warn = {}
 critical = {}
+
+# Verifies the whole pool in the background: how much it reads a second ("0": off), and how many days
+# lie between the beginnings of two passes.
+[scrub]
+rate = {}
+interval_days = {}
 )",
       toml_string(config.pool.to_string()), toml_string(config.log_level),
       toml_string(config.journal_directory), toml_string(format_size_exact(config.journal_bytes)),
@@ -338,7 +351,8 @@ critical = {}
       toml_string(format_size_exact(config.gc.rate_bytes_per_s)),
       toml_string(format_size_exact(config.scratch_memory_bytes)),
       toml_string(config.scratch_directory), listen, config.nbd_dead_peer_s,
-      config.space.warn_percent, config.space.critical_percent);
+      config.space.warn_percent, config.space.critical_percent,
+      toml_string(format_size_exact(config.scrub.rate_bytes_per_s)), config.scrub.interval_days);
 }
 
 }  // namespace squall

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "check/scrub.h"
 #include "io/network.h"
 #include "pool/collector.h"
 
@@ -53,6 +54,7 @@ struct Config {
   uint64_t nbd_dead_peer_s = 60;             // a TCP client that says nothing for so long is gone
   CollectorConfig gc;                        // in the background
   SpaceLimits space{};
+  ScrubConfig scrub{};
   std::string log_level = "info";  // debug, info, warn, error
 
   static Config defaults(const Paths& paths);

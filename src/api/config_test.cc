@@ -32,6 +32,8 @@ directory = "wal"
 size = "1G"
 [cache]
 size = "64M"
+[deduplication]
+index = "16M"
 [scratch]
 memory = "0"
 directory = "/mnt/scratch"
@@ -49,6 +51,7 @@ critical = 95
   EXPECT_EQ(config->journal_directory, "/srv/squall/wal");
   EXPECT_EQ(config->journal_bytes, kGiB);
   EXPECT_EQ(config->cache_bytes, 64 * kMiB);
+  EXPECT_EQ(config->dedup_index_bytes, 16 * kMiB);
   EXPECT_EQ(config->scratch_memory_bytes, 0u);
   EXPECT_EQ(config->scratch_directory, "/mnt/scratch");
   ASSERT_EQ(config->nbd_listen.size(), 2u);

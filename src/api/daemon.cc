@@ -143,6 +143,8 @@ class Data : public RestHost {
     check_executor_ = make_thread_executor(reactor_, "squall-check");
     checks_ = std::make_unique<CheckJob>(check_target());
     started_s_ = reactor_.wall_clock_s();
+    scrub_ = std::make_unique<Scrub>(check_target(), config_.scrub);
+    scrub_->start();
     watch_space();
     co_return Result<void>{};
   }
@@ -157,6 +159,8 @@ class Data : public RestHost {
   Task<void> close() {
     if (space_timer_.armed) reactor_.disarm(space_timer_);
     co_await close_exports();
+    if (scrub_ != nullptr) co_await scrub_->stop();
+    scrub_.reset();
     if (checks_ != nullptr) co_await checks_->stop();
     checks_.reset();
     if (collector_ != nullptr) co_await collector_->stop();
@@ -251,6 +255,7 @@ class Data : public RestHost {
   std::unique_ptr<Collector> collector_;
   std::unique_ptr<Executor> check_executor_;
   std::unique_ptr<CheckJob> checks_;
+  std::unique_ptr<Scrub> scrub_;
   Admission admission_;
   std::unique_ptr<nbd::NbdServer> nbd_;
   SpaceWatch space_watch_;
@@ -364,6 +369,8 @@ Task<Result<StatusInfo>> Data::status() {
   status.dirty_bytes = totals.dirty_bytes;
   status.bytes_read = totals.bytes_read;
   status.bytes_written = totals.bytes_written;
+  status.damaged = volumes_->damaged();
+  status.scrub = scrub_->status();
   status.gc = gc_status();
   status.memory_bytes = resident_bytes();
   const PoolStats pool = (co_await pool_->stats()).value_or(PoolStats{});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check/check_job.h"
+#include "check/scrub.h"
 #include "pool/collector.h"
 #include "volume/manager.h"
 
@@ -64,6 +65,9 @@ struct StatusInfo {
   uint64_t cache_hits = 0;    // since the daemon started; a miss reads a record from the pool
   uint64_t cache_misses = 0;
   uint64_t cache_evictions = 0;
+  // Volumes, snapshots and images that the catalog has a damaged entry of, a line each.
+  std::vector<std::string> damaged;
+  ScrubStatus scrub;
   CollectorStatus gc;  // garbage collection
   // Deduplication since the daemon started; blocks of 4 KiB.
   uint64_t dedup_blocks_seen = 0;

@@ -98,6 +98,17 @@ void describe(auto& v, SpaceStatus& x) {
   v("advice", x.advice);
 }
 
+void describe(auto& v, ScrubStatus& x) {
+  v("enabled", x.enabled);
+  v("running", x.running);
+  v("percent", x.percent);
+  v("began_s", x.began_s);
+  v("ended_s", x.ended_s);
+  v("read_bytes", x.read_bytes);
+  v("faults", x.faults);
+  v("lines", x.lines);
+}
+
 void describe(auto& v, CollectionReport& x) {
   v("started_s", x.started_s);
   v("duration_ms", x.duration_ms);
@@ -149,6 +160,8 @@ void describe(auto& v, StatusInfo& x) {
   v("cache_hits", x.cache_hits);
   v("cache_misses", x.cache_misses);
   v("cache_evictions", x.cache_evictions);
+  v("damaged", x.damaged);
+  v("scrub", x.scrub);
   v("gc", x.gc);
   v("dedup_blocks_seen", x.dedup_blocks_seen);
   v("dedup_blocks_shared", x.dedup_blocks_shared);
@@ -194,6 +207,7 @@ void describe(auto& v, CheckReport& x) {
   v("unsealed_segments", x.unsealed_segments);
   v("records", x.records);
   v("read_bytes", x.read_bytes);
+  v("actions", x.actions);
 }
 
 void describe(auto& v, CheckStatus& x) {

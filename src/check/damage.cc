@@ -10,6 +10,20 @@ constexpr int kWalksMax = 50;        // of a root that changes all the time
 // Bad records with so little between them are one fault.
 constexpr uint64_t kSameFaultBytes = kBlockBytes;
 
+FaultKind kind_of(SegmentPart part) {
+  switch (part) {
+    case SegmentPart::kHeader:
+      return FaultKind::kHeader;
+    case SegmentPart::kFooter:
+      return FaultKind::kFooter;
+    case SegmentPart::kTrailer:
+      return FaultKind::kTrailer;
+    case SegmentPart::kRecord:
+      return FaultKind::kRecord;
+  }
+  return FaultKind::kRecord;
+}
+
 // One fault for what lies together and is bad for the same reason.
 bool continues(const Fault& fault, Address address, const std::string& problem) {
   return fault.segment == address.segment() && fault.problem == problem &&
@@ -49,6 +63,30 @@ std::string describe_segment(SegmentId segment, const SegmentStores& stores) {
   const auto store = stores.find(segment);
   if (store == stores.end()) return fmt::format("segment {}", segment);
   return fmt::format("segment {} in store {}", segment, store->second);
+}
+
+std::vector<Fault> Damage::note(const SegmentInfo& segment, const SegmentReport& report,
+                                const SegmentStores& stores) {
+  std::vector<Fault> faults;
+  for (const SegmentDamage& damage : report.damages) {
+    if (damage.part != SegmentPart::kRecord) {
+      faults.push_back({.kind = kind_of(damage.part),
+                        .object = fmt::format("{} of {}", to_string(kind_of(damage.part)),
+                                              describe_segment(segment.id, stores)),
+                        .segment = segment.id,
+                        .offset = damage.offset,
+                        .length = damage.length,
+                        .problem = damage.problem,
+                        .advice = "run: squall check --repair, which rebuilds it"});
+      continue;
+    }
+    const Address address =
+        Address::make(segment.id, damage.offset / kSectorBytes, damage.length / kSectorBytes);
+    suspect(address, {damage.problem, damage.good_blocks, damage.is_page});
+    // It may be needed all the same, by a root that is newer than the look at it.
+    if (!damage.used) suspect_unused(address, damage.problem);
+  }
+  return faults;
 }
 
 Task<Result<std::vector<Fault>>> Damage::confirm(MetaStore& catalog, SegmentChecker& checker,

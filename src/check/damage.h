@@ -26,7 +26,11 @@ class Damage {
   void suspect_unused(Address address, std::string problem) {
     unused_.emplace_back(address, std::move(problem));
   }
-  uint64_t suspects() const { return bad_.size() + unused_.size(); }
+  // Takes in what a check of one segment has found. What is damaged beside its records is returned:
+  // the one thing that needs no confirmation.
+  std::vector<Fault> note(const SegmentInfo& segment, const SegmentReport& report,
+                          const SegmentStores& stores);
+  uint64_t suspects() const { return bad_.size(); }
 
   // Walks the present roots, if there is anything to confirm. Errors: kCancelled, the catalog's.
   Task<Result<std::vector<Fault>>> confirm(MetaStore& catalog, SegmentChecker& checker,

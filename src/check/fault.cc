@@ -9,8 +9,9 @@ namespace squall {
 namespace {
 // In a line for people; the rest is in the JSON form.
 constexpr size_t kRangesShown = 8;
-constexpr std::string_view kKinds[] = {"pool",   "catalog", "store",   "segment", "header", "record",
-                                       "footer", "trailer", "counter", "log",     "journal"};
+constexpr std::string_view kKinds[] = {"pool",    "catalog", "store",  "segment",
+                                       "header",  "record",  "footer", "trailer",
+                                       "counter", "log",     "journal"};
 static_assert(std::size(kKinds) == static_cast<size_t>(FaultKind::kJournal) + 1);
 }  // namespace
 

@@ -22,20 +22,6 @@ constexpr uint64_t kVolumesPercent = 20;
 constexpr uint64_t kSegmentsPercent = 75;
 constexpr const char* kCatalogAdvice = "stop squalld and put a copy of the catalog back";
 
-FaultKind kind_of(SegmentPart part) {
-  switch (part) {
-    case SegmentPart::kHeader:
-      return FaultKind::kHeader;
-    case SegmentPart::kFooter:
-      return FaultKind::kFooter;
-    case SegmentPart::kTrailer:
-      return FaultKind::kTrailer;
-    case SegmentPart::kRecord:
-      return FaultKind::kRecord;
-  }
-  return FaultKind::kRecord;
-}
-
 class PoolCheck {
  public:
   PoolCheck(CheckTarget target, CheckOptions options)
@@ -53,7 +39,6 @@ class PoolCheck {
   Task<Result<void>> check_segments();
   Task<Result<void>> check_segment(SegmentInfo segment);
   Task<Result<void>> check_host_journal();
-  void note(const SegmentInfo& segment, const SegmentReport& report);
   void note_missing();
 
   void add(Fault fault);
@@ -238,30 +223,8 @@ Task<Result<void>> PoolCheck::check_segment(SegmentInfo segment) {
   const auto there = co_await target_.segments.read(segment.id, byte.bytes(), 0);
   if (!there && there.error().kind() == ErrorKind::kNotFound)
     std::erase_if(report.damages, [](const SegmentDamage& damage) { return !damage.used; });
-  note(segment, report);
+  add_all(damage_.note(segment, report, stores_));
   co_return Result<void>();
-}
-
-void PoolCheck::note(const SegmentInfo& segment, const SegmentReport& report) {
-  for (const SegmentDamage& damage : report.damages) {
-    if (damage.part != SegmentPart::kRecord) {
-      add({.kind = kind_of(damage.part),
-           .object = fmt::format("{} of {}", to_string(kind_of(damage.part)),
-                                 describe_segment(segment.id, stores_)),
-           .segment = segment.id,
-           .offset = damage.offset,
-           .length = damage.length,
-           .problem = damage.problem,
-           .advice = "run: squall check --repair, which rebuilds it"});
-      continue;
-    }
-    const Address address =
-        Address::make(segment.id, damage.offset / kSectorBytes, damage.length / kSectorBytes);
-    if (damage.used)
-      damage_.suspect(address, {damage.problem, damage.good_blocks, damage.is_page});
-    else
-      damage_.suspect_unused(address, damage.problem);
-  }
 }
 
 // What is left are uses of segments that are not there.

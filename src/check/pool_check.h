@@ -1,6 +1,6 @@
 // check_pool: everything that a pool holds, verified: the catalog, every page of every root, every
-// segment with all its records, the logs of durability scope `pool`, and the host's journal. Changes
-// nothing.
+// segment with all its records, the logs of durability scope `pool`, and the host's journal.
+// Changes nothing.
 //
 // It runs on a pool in use as well as on one that nobody has open. What changes while it looks is
 // no fault: whatever seems wrong is looked at again in the catalog as it is then, and counts only
@@ -60,6 +60,7 @@ struct CheckReport {
   uint64_t unsealed_segments = 0;  // of which only what is in use is verified
   uint64_t records = 0;
   uint64_t read_bytes = 0;
+  std::vector<std::string> actions;  // what a repair has done, a line each
 };
 
 // Errors: kCancelled, and those of a catalog or an engine that does not answer.

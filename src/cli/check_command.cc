@@ -16,6 +16,7 @@ namespace {
 
 struct CheckArguments {
   uint64_t rate_bytes_per_s = CheckRequest{}.rate_bytes_per_s;
+  bool repair = false;
 };
 
 std::string describe(const CheckProgress& progress) {
@@ -39,13 +40,13 @@ Result<CheckReport> check_online(Context& context, Client& client, uint64_t rate
   }
 }
 
-Result<CheckReport> check_without_daemon(Context& context) {
+Result<CheckReport> check_without_daemon(Context& context, bool repair) {
   TRY_ASSIGN(const Config config, load_config(context.config_file(), context.paths()));
   StatusLine line(!context.options.quiet);
   CheckOptions options;
   options.cancelled = [] { return !check_interrupt(); };
   options.on_progress = [&line](const CheckProgress& progress) { line.show(describe(progress)); };
-  return check_offline(config, std::move(options));
+  return check_offline(config, std::move(options), repair);
 }
 
 void print(const Context& context, const CheckReport& report) {
@@ -53,6 +54,7 @@ void print(const Context& context, const CheckReport& report) {
     context.print(wire::encode(report));
     return;
   }
+  for (const std::string& action : report.actions) context.print("repaired: " + action);
   for (const Fault& fault : report.faults) context.print(fault.to_line());
   if (context.options.quiet) return;
   context.print(fmt::format(
@@ -66,13 +68,16 @@ Result<void> check(Context& context, const CheckArguments& arguments) {
   auto client = context.connect();
   if (!client && client.error().kind() != ErrorKind::kNotFound)
     return std::unexpected(client.error());
+  if (client && arguments.repair)
+    return fail(ErrorKind::kBusy, "squalld is running; stop it, then run: squall check --repair");
   auto report = client ? check_online(context, *client, arguments.rate_bytes_per_s)
-                       : check_without_daemon(context);
+                       : check_without_daemon(context, arguments.repair);
   if (!report) return std::unexpected(report.error());
   print(context, *report);
   const uint64_t faults = report->faults.size() + report->faults_left_out;
   if (faults == 0) return {};
-  return fail(ErrorKind::kCorrupt, "check: {} fault{} found", faults, faults == 1 ? "" : "s");
+  return fail(ErrorKind::kCorrupt, "check: {} fault{} {}", faults, faults == 1 ? "" : "s",
+              arguments.repair ? "cannot be repaired" : "found");
 }
 
 }  // namespace
@@ -82,6 +87,8 @@ void add_check_command(CLI::App& app, Context& context) {
   auto* command = app.add_subcommand("check", "Verify everything that the pool holds");
   add_size(*command, "--rate", arguments->rate_bytes_per_s,
            "Bytes a second that a running daemon reads for it; 0: as fast as it goes");
+  command->add_flag("--repair", arguments->repair,
+                    "Make good what can be made good; squalld must not be running");
   command->callback(
       [&context, arguments] { context.run([&] { return check(context, *arguments); }); });
 }

@@ -43,6 +43,17 @@ void add_space(FieldList& fields, const Context& context, const std::string& kin
   fields.add(kind + space.name, std::move(text));
 }
 
+std::string scrub(const ScrubStatus& status) {
+  if (!status.enabled) return "off";
+  std::string text = status.running ? fmt::format("running, {}%", status.percent) : "waiting";
+  if (status.ended_s > 0) {
+    const int64_t ago = std::max<int64_t>(0, std::time(nullptr) - status.ended_s);
+    text += fmt::format(", last pass ended {} ago",
+                        format_duration(static_cast<uint64_t>(ago) * 1000));
+  }
+  return text + fmt::format(", {} faults since squalld started", status.faults);
+}
+
 std::string deduplication(const Context& context, const StatusInfo& status) {
   if (status.dedup_index_rate == 0) return "off";
   return fmt::format("{} saved, {} of {} blocks; index {}, {} entries, one of {} blocks{}",
@@ -88,6 +99,9 @@ Result<void> show_status(Context& context) {
   fields.add("memory", context.size(status.memory_bytes));
   fields.add("cache", fmt::format("{}, {} hits, {} misses", context.size(status.cache_bytes),
                                   status.cache_hits, status.cache_misses));
+  for (const std::string& line : status.damaged) fields.add("DAMAGED", line);
+  fields.add("scrub", scrub(status.scrub));
+  for (const std::string& line : status.scrub.lines) fields.add("DAMAGED", line);
   fields.add("deduplication", deduplication(context, status));
   context.print(fields.to_string());
   return {};

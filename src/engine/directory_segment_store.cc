@@ -32,6 +32,9 @@ std::string marker_path(const std::string& store) {
 std::string segments_path(const std::string& store) {
   return store + "/segments";
 }
+std::string reserve_path(const std::string& store) {
+  return store + "/RESERVE";
+}
 
 std::string file_name(SegmentId id) {
   return fmt::format("{:016x}{}", id, kSuffix);
@@ -290,11 +293,34 @@ StoreInfo DirectorySegmentStore::info_of(const Store& store) {
   return info;
 }
 
+// In the background, and tried again with the next look when it does not come off.
+void DirectorySegmentStore::keep_reserve(const Store& store, uint64_t available_bytes) {
+  const uint64_t bytes = options_.reserve_bytes;
+  const std::string path = reserve_path(store.path);
+  if (bytes == 0 || available_bytes < 2 * bytes || file_system_.exists(path)) return;
+  store.executor->run([&files = file_system_, path, bytes] {
+    const auto handle = files.open(path, {.write = true, .create = true});
+    if (!handle) return;
+    const auto allocated = files.allocate(*handle, bytes);
+    files.close(*handle);
+    if (!allocated) (void)files.remove(path);
+  });
+}
+
+Task<void> DirectorySegmentStore::release_reserve(std::string store) {
+  const auto place = std::ranges::find(stores_, store, &Store::name);
+  if (place == stores_.end() || options_.reserve_bytes == 0) co_return;
+  co_await run_on(*place->executor, reactor_, [this, path = reserve_path(place->path)] {
+    return file_system_.remove(path).has_value();
+  });
+}
+
 Result<std::vector<StoreInfo>> DirectorySegmentStore::stores() {
   std::vector<StoreInfo> infos;
   for (size_t i = 0; i < stores_.size(); ++i) {
     if (stores_[i].problem) look_again(i);
     infos.push_back(info_of(stores_[i]));
+    if (infos.back().available) keep_reserve(stores_[i], infos.back().available_bytes);
   }
   return infos;
 }
@@ -453,6 +479,30 @@ Task<Result<void>> DirectorySegmentStore::remove(SegmentId id) {
   drop_handles(id);
   segments_.erase(id);
   co_return Result<void>();
+}
+
+// A file that is there from an earlier time is another one: numbers are not reused, but may come
+// back with an old catalog.
+Task<Result<std::string>> DirectorySegmentStore::quarantine(SegmentId id) {
+  CO_TRY_ASSIGN(Segment * segment, find(id));
+  const size_t store = segment->store;
+  const std::string from = path_of(id, store);
+  const std::string directory = stores_[store].path + "/quarantine";
+  std::string to = directory + "/" + file_name(id);
+  segment->unsynced = {};
+  drop_handles(id);
+  auto moved = co_await run_on(executor_, reactor_, [&]() -> Result<void> {
+    TRY(file_system_.make_directory_durably(directory));
+    for (int copy = 2; file_system_.exists(to); ++copy)
+      to = fmt::format("{}/{}.{}", directory, file_name(id), copy);
+    TRY(file_system_.rename(from, to));
+    TRY(file_system_.sync_directory(directory));
+    return file_system_.sync_directory(parent_directory(from));
+  });
+  if (!moved) co_return std::unexpected(moved.error().wrap(describe(id, store)));
+  drop_handles(id);
+  segments_.erase(id);
+  co_return to;
 }
 
 }  // namespace squall

@@ -37,6 +37,7 @@ struct StoreDirectory {
 struct DirectorySegmentStoreOptions {
   bool direct_reads = true;
   size_t open_files_max = 256;
+  uint64_t reserve_bytes = 0;  // that each store keeps back, in a file RESERVE
   // Gives every store but the first a thread of its own, so that a disk that hangs holds up
   // nobody else's; unset: all use the executor that they are opened with.
   ExecutorFactory make_executor;
@@ -69,6 +70,8 @@ class DirectorySegmentStore final : public SegmentStore {
   // Only whole 4 KiB blocks within the range are given back; the rest of it stays as it is.
   Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) override;
   Task<Result<void>> remove(SegmentId id) override;
+  Task<void> release_reserve(std::string store) override;
+  Task<Result<std::string>> quarantine(SegmentId id) override;
 
  private:
   struct Store {
@@ -99,6 +102,7 @@ class DirectorySegmentStore final : public SegmentStore {
   Result<void> add_segments(size_t store);
   Task<Result<void>> stat_all(size_t store, std::vector<SegmentInfo>& infos);
   void look_again(size_t store);
+  void keep_reserve(const Store& store, uint64_t available_bytes);
   StoreInfo info_of(const Store& store);
   std::unexpected<Error> cannot_open(const Error& error, SegmentId id, size_t store) const;
   Result<Segment*> find(SegmentId id);

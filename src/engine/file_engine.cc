@@ -237,6 +237,7 @@ Result<FileEngine> open_file_engine(Reactor& reactor, FileSystem& file_system,
   engine.executor = options.make_executor(reactor, "squall-files");
   DirectorySegmentStoreOptions segments = options.segments;
   segments.make_executor = options.make_executor;
+  segments.reserve_bytes = options.store_reserve_bytes;
   TRY_ASSIGN(engine.segments, DirectorySegmentStore::open(reactor, file_system, *engine.executor,
                                                           pool, stores, segments));
   TRY_ASSIGN(engine.logs, FileLogStore::open(reactor, file_system, *engine.executor, pool,

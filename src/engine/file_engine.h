@@ -43,7 +43,10 @@ Result<PoolIdentity> init_file_pool(FileSystem& file_system, const std::string& 
 
 struct FileEngineOptions {
   uint64_t lock_wait_ms = 5000;
-  uint64_t catalog_reserve_bytes = 8 * kMiB;  // of disk space, for removals when there is no other
+  // Disk space for when there is no other: for removals, and for each store's footers, without
+  // which nothing of a segment can be collected (5 MiB for a GiB, and what waits to be written).
+  uint64_t catalog_reserve_bytes = 8 * kMiB;
+  uint64_t store_reserve_bytes = 16 * kMiB;
   DirectorySegmentStoreOptions segments;
   ExecutorFactory make_executor = make_thread_executor;
 };

@@ -22,6 +22,14 @@ struct MetaEntry {
   // The store found that the entry's bytes have changed by themselves: the value is what is there,
   // of use only to whoever can verify it. get() and compares give kCorrupt instead.
   bool damaged = false;
+  // What a damaged value was, where changing one of its bytes back makes it fit its checksum.
+  std::optional<std::string> restored = {};
+
+  // The value to go by; null when there is none.
+  const std::string* usable() const {
+    if (!damaged) return &value;
+    return restored ? &*restored : nullptr;
+  }
 };
 
 struct MetaTransaction {

@@ -53,6 +53,12 @@ class SegmentStore {
   virtual bool can_punch() const = 0;
   virtual Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) = 0;
   virtual Task<Result<void>> remove(SegmentId id) = 0;
+  // Gives up what the store keeps back for footers, without which nothing in a segment can be
+  // collected, if it keeps anything: for when a footer found no space. Kept back again by itself.
+  virtual Task<void> release_reserve(std::string store) = 0;
+  // Takes a segment out of the pool without deleting it, durably: its file goes to the directory
+  // `quarantine` of its store. Returns where it is now.
+  virtual Task<Result<std::string>> quarantine(SegmentId id) = 0;
 };
 
 }  // namespace squall

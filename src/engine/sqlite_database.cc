@@ -38,6 +38,24 @@ int64_t row_checksum(std::string_view partition, std::string_view key, std::stri
   return static_cast<int64_t>(checksum(as_bytes(value), seed));
 }
 
+// A 64-bit checksum tells more than that something is wrong: when a single byte has changed, there
+// is one way back, and trying them all takes milliseconds.
+std::optional<std::string> restore_value(std::string_view partition, std::string_view key,
+                                         std::string_view value, int64_t stated) {
+  constexpr size_t kLengthMax = 4096;
+  if (value.size() > kLengthMax) return std::nullopt;
+  std::string tried(value);
+  for (char& byte : tried) {
+    const char found = byte;
+    for (int change = 1; change < 256; ++change) {
+      byte = static_cast<char>(found ^ change);
+      if (row_checksum(partition, key, tried) == stated) return tried;
+    }
+    byte = found;
+  }
+  return std::nullopt;
+}
+
 std::string_view column_bytes(sqlite3_stmt* statement, int column) {
   const void* data = sqlite3_column_blob(statement, column);
   const auto size = static_cast<size_t>(sqlite3_column_bytes(statement, column));
@@ -308,10 +326,13 @@ Result<std::vector<MetaEntry>> SqliteDatabase::list(std::string_view partition_p
     if (!partition.starts_with(partition_prefix)) return entries;
     if (!key.starts_with(key_prefix)) continue;
     const std::string_view value = run.bytes(2);
-    entries.push_back({.partition = std::string(partition),
-                       .key = std::string(key),
-                       .value = std::string(value),
-                       .damaged = run.integer(3) != row_checksum(partition, key, value)});
+    const int64_t stated = run.integer(3);
+    MetaEntry entry{.partition = std::string(partition),
+                    .key = std::string(key),
+                    .value = std::string(value),
+                    .damaged = stated != row_checksum(partition, key, value)};
+    if (entry.damaged) entry.restored = restore_value(partition, key, value, stated);
+    entries.push_back(std::move(entry));
   }
   if (code != SQLITE_DONE) return failure(code, "list");
   return entries;

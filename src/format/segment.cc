@@ -348,8 +348,9 @@ Result<SegmentFooter> decode_segment_footer(const SegmentTrailer& trailer, Const
   const uint64_t table_bytes = trailer.records * kRecordEntryBytes;
   SegmentFooter result{.trailer = trailer};
   TRY_ASSIGN(result.records, decode_record_entries(trailer, footer.first(table_bytes)));
-  result.fingerprints = decode_fingerprints(
-      footer.subspan(trailer.fingerprint_offset, trailer.fingerprints * kFingerprintBytes));
+  if (trailer.fingerprints != 0)  // without any their place means nothing
+    result.fingerprints = decode_fingerprints(
+        footer.subspan(trailer.fingerprint_offset, trailer.fingerprints * kFingerprintBytes));
   return result;
 }
 

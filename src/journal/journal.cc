@@ -11,7 +11,6 @@
 
 namespace squall {
 
-using journal_format::IndexEntry;
 using journal_format::kBlock;
 using journal_format::kRecordHeaderBytes;
 using journal_format::record_bytes;

@@ -76,6 +76,11 @@ struct JournalFile {
   PayloadSums payloads;                             // what reads are verified against
 };
 
+// Whether the file became current once, and has not been wiped since.
+inline bool has_start(const JournalFile& file) {
+  return file.start.first_sequence != ~uint64_t{0};
+}
+
 // Where a record's payload lies. For zero records only the file counts.
 struct JournalPlace {
   JournalFile* file = nullptr;

@@ -260,6 +260,40 @@ TEST_F(JournalDamage, ATornHeaderOfARecycledFileStopsNothing) {
   }
 }
 
+// A recycled file comes back with a power cut (its removal was not durable), below one whose start
+// was wiped for its next use: what follows them is the log all the same.
+TEST_F(JournalDamage, ARemovedFileThatComesBackEndsNoLog) {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    sim::SimDisk disk(seed);
+    JournalModel model;
+    JournalConfig config = small_journal();
+    config.max_files = 8;
+    {
+      JournalHost host(seed, disk, model);
+      ASSERT_TRUE(host.open(config));
+      for (int i = 0; i < 60; ++i) {
+        if (host.journal().stats().files > 5) {
+          host.release_below(model.next_key - 1);
+          host.settle();
+        }
+        if (!host.append_now(9000)) break;
+        if (i == 10) disk.set_faults("/journal", {.sync = FaultCount::once(random.below(4))});
+        if (random.chance(0.3)) (void)host.flush_now();
+        if (random.chance(0.3)) host.settle(random.below(2'000'000));
+        if (random.chance(0.2)) host.release_below(model.next_key - random.between(1, 20));
+        if (i > 15 && random.chance(0.05)) break;
+      }
+      disk.cut_power();
+    }
+    disk.set_faults("/journal", {});
+    disk.restart(random.chance(0.5) ? sim::LossPolicy::lose_all() : sim::LossPolicy::random(seed));
+    check_restart(disk, model, Crash::kPowerCut, config);
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST_F(JournalDamage, StartingAgainAndAgainTakesNoMoreFiles) {
   for (int start = 0; start < 20; ++start) {
     ASSERT_TRUE(host_->open(small_journal(), true));

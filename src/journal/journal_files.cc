@@ -2,6 +2,8 @@
 // footer once everything in them is durable, recycled when nothing refers to them any more. Only
 // the oldest file is ever recycled, so the numbers of the files in use stay consecutive, which is
 // how start-up tells the log from leftovers.
+#include <algorithm>
+
 #include "base/hash.h"
 #include "base/log.h"
 #include "journal/journal.h"
@@ -49,9 +51,14 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::create_file() {
 }
 
 // Before a recycled file gets another header: should a power cut tear that one, the file must not
-// look like one that held a log (see journal_scan.h).
+// look like one that held a log (see journal_scan.h). A file without a start must have none with
+// one below it, or the log would seem to end there: what was removed must not come back.
 Task<Result<void>> Journal::wipe_start(JournalFile& file) {
   const AlignedBuffer zeros(kBlock);
+  if (auto removed = fs_.sync_directory(config_.directory); !removed) {
+    close_file(file, true);
+    co_return std::unexpected(removed.error().wrap("journal: directory not synced"));
+  }
   int result = co_await io_write(reactor_, file.cached_handle, zeros.bytes(), kBlock);
   if (result >= 0) result = co_await io_sync(reactor_, file.cached_handle);
   if (result >= 0) co_return Result<void>{};
@@ -65,8 +72,12 @@ Task<Result<std::unique_ptr<JournalFile>>> Journal::prepare_file() {
   if (spares_.empty()) {
     CO_TRY_ASSIGN(file, co_await create_file());
   } else {
-    file = std::move(spares_.front());
-    spares_.erase(spares_.begin());
+    // The lowest number first, so that no older file lies below one that is wiped.
+    const auto lowest = std::ranges::min_element(spares_, {}, [](const auto& spare) {
+      return std::pair(has_start(*spare), spare->header.file_number);
+    });
+    file = std::move(*lowest);
+    spares_.erase(lowest);
     CO_TRY(co_await wipe_start(*file));
   }
   file->header = {.journal_id = id_,

@@ -20,14 +20,7 @@ namespace squall {
 
 using journal_format::kBlock;
 using journal_format::kRecordHeaderBytes;
-using journal_format::RecordType;
 using journal_scan::RecordScanner;
-
-namespace {
-bool has_start(const JournalFile& file) {
-  return file.start.first_sequence != ~uint64_t{0};
-}
-}  // namespace
 
 Result<void> JournalConfig::validate() const {
   if (file_bytes % kBlock != 0 || file_bytes < 16 * kBlock || file_bytes > 4 * kGiB)

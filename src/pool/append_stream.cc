@@ -121,6 +121,10 @@ Task<Result<AppendStream::WriterRef>> AppendStream::create_segment() {
 Task<void> AppendStream::close_segment(WriterRef writer) {
   const Gate::Pass pass = background_.enter();
   auto sealed = co_await writer->seal();
+  if (!sealed && sealed.error().kind() == ErrorKind::kNoSpace) {
+    co_await segments_.release_reserve(options_.store);
+    sealed = co_await writer->seal();
+  }
   while (!sealed && sealed.error().kind() == ErrorKind::kNoSpace && !stopping_) {
     ++without_space_;
     closing_changed_.wake_all();

@@ -9,9 +9,9 @@
 //   verify    every chunk of a run is read as it is stored, all of a window at once, and compared
 //
 // Freeing. Between the moment a chunk was read and the moment a reference to it is recorded it may
-// be freed. may_use() closes the gap: whoever frees records calls invalidate_hits() before it looks
-// at references for the last time (hits found earlier are then void), and decides through
-// may_reference on those found later. The same counter voids hits in a segment that lost data.
+// be freed, or its segment may lose what was not durable. may_use() closes the gap: garbage
+// collection decides there, through may_reference, and lets nobody refer after its sweep to what was
+// read before it (pool/collector.cc); forget() voids all hits found before.
 #include "pool/deduplicator.h"
 
 #include <algorithm>

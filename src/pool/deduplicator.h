@@ -67,7 +67,7 @@ class Deduplicator {
     Address chunk;
     uint32_t chunk_block = 0;
     bool chunk_goes_on = false;  // has blocks beyond: more data might continue the run
-    uint64_t version = 0;        // of what may be referred to
+    uint64_t version = 0;        // raised by forget()
   };
 
   Deduplicator(Reactor& reactor, DedupSource& source, SparseIndex::Config index);
@@ -92,10 +92,8 @@ class Deduplicator {
 
   // A chunk has become line `record` of a segment's table.
   void add(SegmentId segment, uint64_t record, std::span<const Fingerprint> fingerprints);
-  // Nothing in this segment may be referred to any more.
+  // Nothing in this segment may be referred to any more; hits found before are void, all of them.
   void forget(SegmentId segment);
-  // Records are about to be freed: no hit that was found before may be used.
-  void invalidate_hits() { ++version_; }
   // Asked by may_use(); false refuses a reference to a chunk that is being freed. Whoever answers
   // true takes note that the chunk is in use.
   void set_may_reference(std::function<bool(Address)> may_reference) {

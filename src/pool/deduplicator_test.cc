@@ -173,15 +173,15 @@ TEST_F(DeduplicatorTest, AForgottenSegmentIsNotLookedAt) {
   EXPECT_EQ(source_.footer_reads, 1);
 }
 
-TEST_F(DeduplicatorTest, HitsFoundBeforeRecordsAreFreedAreVoid) {
+TEST_F(DeduplicatorTest, HitsAreAskedForBeforeTheyAreUsed) {
   const Block old = random_blocks(16);
   const Address chunk = source_.add(dedup_, 1, old);
   auto hits = find(old);
   ASSERT_EQ(hits.size(), 1);
-  dedup_.invalidate_hits();
-  EXPECT_FALSE(dedup_.may_use(hits[0]));
-  // Freed while it is being compared.
-  source_.on_read = [&] { dedup_.invalidate_hits(); };
+  dedup_.forget(99);
+  EXPECT_FALSE(dedup_.may_use(hits[0])) << "found before a segment was lost";
+  // Lost while it is being compared.
+  source_.on_read = [&] { dedup_.forget(99); };
   hits = find(old);
   ASSERT_EQ(hits.size(), 1);
   EXPECT_FALSE(dedup_.may_use(hits[0]));

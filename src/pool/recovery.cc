@@ -23,6 +23,10 @@ Task<void> Recovery::run(std::vector<SegmentInfo> found) {
     if (cancelled_) break;
     if (!co_await visit(segment)) full.push_back(segment);
   }
+  if (!full.empty() && !cancelled_) {
+    for (const SegmentInfo& segment : full) co_await segments_.release_reserve(segment.store);
+    co_await visit_again(full);
+  }
   is_done_ = true;
   done_.wake_all();
   co_await retry(std::move(full));
@@ -47,21 +51,25 @@ Task<bool> Recovery::visit(SegmentInfo segment) {
   co_return outcome || outcome.error().kind() != ErrorKind::kNoSpace;
 }
 
+// Leaves those in `full` that still find no space.
+Task<void> Recovery::visit_again(std::vector<SegmentInfo>& full) {
+  const auto known = co_await segments_.list();  // their sizes have changed
+  if (!known) co_return;
+  std::vector<SegmentInfo> left;
+  for (const SegmentInfo& segment : full) {
+    const auto now = std::ranges::find(*known, segment.id, &SegmentInfo::id);
+    if (now == known->end()) continue;
+    if (cancelled_ || !co_await visit(*now)) left.push_back(*now);
+  }
+  full = std::move(left);
+}
+
 Task<void> Recovery::retry(std::vector<SegmentInfo> full) {
   constexpr uint64_t kIntervalNs = 10'000'000'000;
   while (!full.empty() && !cancelled_) {
     reactor_.arm(retry_timer_, reactor_.now_ns() + kIntervalNs);
     co_await retry_.wait();
-    if (cancelled_) co_return;
-    auto known = co_await segments_.list();  // their sizes have changed
-    if (!known) continue;
-    std::vector<SegmentInfo> left;
-    for (const SegmentInfo& segment : full) {
-      const auto now = std::ranges::find(*known, segment.id, &SegmentInfo::id);
-      if (now == known->end()) continue;
-      if (cancelled_ || !co_await visit(*now)) left.push_back(*now);
-    }
-    full = std::move(left);
+    if (!cancelled_) co_await visit_again(full);
   }
 }
 

@@ -45,6 +45,7 @@ class Recovery {
   enum class Header { kOurs, kForeign, kDamaged };
   enum class Outcome { kSealed, kLeftOpen, kRemoved };
   Task<bool> visit(SegmentInfo segment);
+  Task<void> visit_again(std::vector<SegmentInfo>& full);
   Task<void> retry(std::vector<SegmentInfo> full);
   Task<Result<Outcome>> recover(SegmentInfo segment, SegmentTotals& totals);
   Task<Result<Outcome>> seal(SegmentInfo segment, Header header, SegmentTotals& totals);

@@ -135,6 +135,7 @@ class FaultCampaign::Run {
   void finish(CrashWorld& world) {
     const bool heals = plan_.must_recover || !world.is_running() || random_.chance(0.5);
     if (heals) world.disk().clear_faults();
+    if (scenario_.starts_host && plan_.faults.failed_sync_evicts) world.forget_acknowledged();
     // A store that was away at the start is looked for at the next one.
     if (world.is_running() && scenario_.starts_host && plan_.faults.away) {
       world.disk().clear_faults();
@@ -192,7 +193,7 @@ std::string FaultCampaign::run(const Scenario& scenario, const CrashSetup& setup
   if (!options_.only.empty() && !options_.only.starts_with(run.id() + "/")) return {};
   if (!options_.scenario_filter.empty() && !run.id().contains(options_.scenario_filter)) return {};
   const uint64_t count = run.count();
-  const uint64_t runs = options_.full ? count : std::min<uint64_t>(count, 2);
+  const uint64_t runs = options_.full ? count : std::min(count, options_.points / 2);
   Random random(checksum(as_bytes(run.id()), 4));
   for (uint64_t i = 0; i < runs && run.problem().empty(); ++i)
     run.go(options_.full ? i : random.between(i * count / runs, (i + 1) * count / runs - 1));

@@ -19,6 +19,13 @@ std::string text(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// SCENARIO/CACHE/DURABILITY/SEED/...
+uint64_t seed_of(const std::string& id) {
+  size_t at = 0;
+  for (int i = 0; i < 3 && at != std::string::npos; ++i) at = id.find('/', at + 1);
+  return at == std::string::npos ? 1 : std::strtoull(id.c_str() + at + 1, nullptr, 10);
+}
+
 std::string policy_name(const sim::LossPolicy& policy) {
   static constexpr const char* kKinds[] = {"keep-all", "lose-all", "lose-one", "keep-one",
                                            "random"};
@@ -64,8 +71,12 @@ CrashOptions CrashOptions::from_environment() {
   options.full = number("SQUALL_CRASH_FULL", 0) != 0 || !options.only.empty();
   options.first_seed = number("SQUALL_SEED", 1);
   options.seeds = number("SQUALL_SEEDS", 1);
+  options.points = number("SQUALL_CRASH_POINTS", options.points);
   options.policies = number("SQUALL_CRASH_POLICIES", options.full ? 8 : 3);
-  if (!options.only.empty()) options.policies = 0;
+  if (options.only.empty()) return options;
+  options.policies = 0;
+  options.first_seed = seed_of(options.only);
+  options.seeds = 1;
   return options;
 }
 

@@ -11,6 +11,7 @@
 //   SQUALL_SEEDS=N            seeds per scenario (default 1), from SQUALL_SEED on (default 1)
 //   SQUALL_CRASH=ID           replays one crash: the id that a failure prints
 //   SQUALL_CRASH_SCENARIO=X   only scenarios whose name contains X
+//   SQUALL_CRASH_POINTS=N     points per run, when not full (default 4)
 //   SQUALL_CRASH_POLICIES=N   loss policies per power cut (0: all of them)
 // One thread.
 #pragma once

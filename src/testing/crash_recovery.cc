@@ -100,6 +100,7 @@ std::string CrashRecovery::work_on(sim::SimDisk& disk, Found found) {
     auto volumes = host.run(host.volumes().list_volumes());
     if (!volumes) return volumes.error().message();
     for (const VolumeInfo& info : *volumes) {
+      if (!found.contains(info.name)) continue;  // lost, as it may be
       auto opened = host.run(host.volumes().open_disk(info.name));
       if (!opened) return opened.error().message();
       Content& content = found[info.name];
@@ -123,6 +124,9 @@ std::string CrashRecovery::work_on(sim::SimDisk& disk, Found found) {
         found[info.name + "@later"] = content;
       }
     }
+    if (random_.chance(0.5))
+      if (auto done = host.run(host.collector().collect()); !done)
+        return "garbage collection after recovery: " + done.error().message();
     if (std::string problem = compare(host, found, "after more work"); !problem.empty())
       return problem;
     disk.kill_process();

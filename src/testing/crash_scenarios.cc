@@ -121,13 +121,24 @@ Task<void> some_writes(CrashWorld& world) {
     if (i % 2 == 0) co_await world.flush("s");
   }
 }
+Task<Result<void>> ended(Task<void> task) {
+  co_await std::move(task);
+  co_return Result<void>{};
+}
+Task<void> together(CrashWorld& world, Task<void> one, Task<void> other) {
+  std::vector<Task<Result<void>>> tasks;
+  tasks.push_back(ended(std::move(one)));
+  tasks.push_back(ended(std::move(other)));
+  (void)co_await join_all(world.host().reactor(), std::move(tasks));
+}
 template <Act verb>
-Task<void> while_writing(CrashWorld& world) {
-  size_t left = 1;
-  spawn(some_writes(world), [&] { --left; });
+Task<void> after_a_moment(CrashWorld& world) {
   co_await sleep_ns(world.host().reactor(), 50'000);
   co_await verb(world);
-  while (left > 0) co_await sleep_ns(world.host().reactor(), 50'000);
+}
+template <Act verb>
+Task<void> while_writing(CrashWorld& world) {
+  co_await together(world, some_writes(world), after_a_moment<verb>(world));
 }
 Task<void> snapshot(CrashWorld& world) {
   co_await world.snapshot("s", "new");
@@ -224,6 +235,54 @@ Task<void> age(CrashWorld& world) {
   co_await world.sleep_ms(35'000);
 }
 
+// ---- what is stored once, and what nothing reaches any more ----
+
+Task<void> deduplicate(CrashWorld& world) {
+  co_await world.copy("s", "n-back", 16'384, 49'152);
+  co_await world.commit("n-back");
+  co_await world.write("s", 16'384, 49'152);
+  co_await world.copy("n-back", "s", 16'384, 32'768);
+  co_await world.commit("s");
+}
+Task<void> make_garbage(CrashWorld& world) {
+  for (int i = 0; i < 3; ++i) {
+    co_await world.write("s", 8192, 90'000);
+    co_await world.copy("s", "n-back", 20'480, 65'536);
+    co_await world.commit("n-back");
+    co_await world.commit("s");
+    if (i == 1) co_await world.snapshot("s", "kept");
+  }
+  co_await world.remove_snapshot("s", "old");
+  co_await world.remove_image("base");
+}
+void garbage(CrashWorld& world) {
+  world.run(make_garbage(world));
+  world.stop();  // seals the segments
+  world.start();
+}
+Task<void> collect(CrashWorld& world) {
+  co_await world.collect_garbage();
+}
+Task<void> collect_twice(CrashWorld& world) {
+  co_await world.collect_garbage();
+  co_await world.copy("n-back", "s", 20'480, 65'536);
+  co_await world.commit("s");
+  co_await world.remove_snapshot("s", "kept");
+  co_await world.collect_garbage();
+}
+Task<void> commit_and_clone(CrashWorld& world) {
+  co_await world.copy("n-back", "s", 20'480, 65'536);
+  co_await world.commit("s");
+  co_await world.snapshot("s", "new");
+  co_await world.create(volume("clone", "s@new", 0, CacheMode::kWriteback, Durability::kHost));
+  co_await world.write("clone", 30'000, 9000);
+  co_await world.commit("clone");
+  co_await world.remove_snapshot("s", "kept");
+}
+Task<void> collect_beside(CrashWorld& world) {
+  co_await together(world, commit_and_clone(world), collect(world));
+}
+
 void stop(CrashWorld& world) {
   world.stop();
 }
@@ -283,6 +342,10 @@ const std::vector<Scenario>& crash_scenarios() {
       {.name = "import-abort", .act = beside<import_abort>},
       {.name = "journal-roll", .act = beside<roll, 20>},
       {.name = "journal-rescue", .act = beside<rescue>},
+      {.name = "deduplicate", .act = beside<deduplicate>},
+      {.name = "collect", .prepare = garbage, .act = beside<collect>},
+      {.name = "collect-twice", .prepare = garbage, .act = beside<collect_twice>},
+      {.name = "collect-beside", .prepare = garbage, .act = beside<collect_beside>},
       {.name = "idle", .act = alone<idle>},
       {.name = "age", .act = beside<age>},
       {.name = "stop", .prepare = unsettled, .act = stop},

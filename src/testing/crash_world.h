@@ -52,6 +52,8 @@ class CrashWorld {
   Task<bool> create(CreateVolume request);
   Task<bool> remove(std::string name);
   Task<bool> write(std::string name, uint64_t offset, uint64_t length, bool fua = false);
+  // What another volume has at the same place: the pool may store it once.
+  Task<bool> copy(std::string from, std::string name, uint64_t offset, uint64_t length);
   Task<bool> zero(std::string name, uint64_t offset, uint64_t length, bool fua = false);
   Task<bool> trim(std::string name, uint64_t offset, uint64_t length);
   Task<bool> flush(std::string name);
@@ -63,6 +65,7 @@ class CrashWorld {
   Task<bool> create_image(std::string name, std::string from);
   Task<bool> remove_image(std::string name);
   Task<bool> import(std::string name, Content content, bool abort = false);
+  Task<bool> collect_garbage();
   Task<void> sleep_ms(uint64_t ms);
   // Lets go of the client's handle.
   void close(const std::string& name) { open_.erase(name); }
@@ -71,6 +74,7 @@ class CrashWorld {
   // Data that no other write has, half of it compressible.
   Content fresh(uint64_t length);
   uint64_t size_of(const std::string& name) const { return volumes_.at(name).history.now().size(); }
+  bool has(const std::string& name) const { return volumes_.contains(name); }
   // There and not in doubt.
   bool usable(const std::string& name) const {
     const auto found = volumes_.find(name);
@@ -89,6 +93,8 @@ class CrashWorld {
   void set_relief(std::function<void()> relief) { relief_ = std::move(relief); }
   // Data may be lost for good: a volume that cannot be read then keeps its promise.
   void allow_loss(bool allowed) { loss_allowed_ = allowed; }
+  // The kernel has dropped what was not durable: no more than that is promised from now on.
+  void forget_acknowledged();
 
   // What went wrong so far, for people; empty: nothing.
   const std::string& problem() const { return problem_; }

@@ -121,6 +121,11 @@ Task<Result<void>> MemorySegmentStore::punch(SegmentId id, uint64_t offset, uint
   co_return Result<void>();
 }
 
+Task<Result<std::string>> MemorySegmentStore::quarantine(SegmentId id) {
+  CO_TRY(co_await remove(id));
+  co_return fmt::format("quarantine of segment {}", id);
+}
+
 Task<Result<void>> MemorySegmentStore::remove(SegmentId id) {
   CO_TRY(co_await begin(Call::kRemove, id));
   CO_TRY(find(id));

@@ -41,6 +41,8 @@ class MemorySegmentStore : public SegmentStore {
   bool can_punch() const override { return true; }
   Task<Result<void>> punch(SegmentId id, uint64_t offset, uint64_t length) override;
   Task<Result<void>> remove(SegmentId id) override;
+  Task<void> release_reserve(std::string) override { co_return; }
+  Task<Result<std::string>> quarantine(SegmentId id) override;
 
   // The next call of this kind fails so.
   void fail_next(Call call, int os_errno) { failures_[call] = os_errno; }

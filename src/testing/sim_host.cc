@@ -15,6 +15,7 @@ Result<void> SimHost::open(const SimHostOptions& options) {
     TRY(init_file_pool(files, "/pool", {.stores = options.stores}));
   FileEngineOptions engine_options;
   engine_options.catalog_reserve_bytes = 256 * kKiB;  // simulated disks are small
+  engine_options.store_reserve_bytes = 0;
   engine_options.make_executor = [](Reactor& reactor, const char*) {
     return std::make_unique<InlineExecutor>(reactor);
   };

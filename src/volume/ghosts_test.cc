@@ -124,17 +124,27 @@ bool is_fenced(const Result<void>& done) {
 // that the new owner has, and afterwards it acknowledges none.
 TEST_F(GhostsTest, AFlushOfScopePoolIsInTheVolumeThatIsTakenOverOrFails) {
   int kept = 0, fenced = 0;
-  for (int steps = 0; steps < 400; steps += steps < 120 ? 1 : 7) {
+  for (int steps = 0; steps < 160; ++steps) {
     SCOPED_TRACE("after " + std::to_string(steps) + " events");
     start(static_cast<uint64_t>(steps) + 1);
     create("v", Durability::kPool);
     ASSERT_TRUE(host_->run(write_block(first(), "v", 0, 1, true)));
     HostVolumes& other = join(2);
     std::optional<Result<VolumeInfo>> taken;
-    spawn(other.takeover_volume("v", false), [&](Result<VolumeInfo> r) { taken = std::move(r); });
-    for (int i = 0; i < steps && !taken; ++i) host_->reactor().run_once();
-    const auto flushed = host_->run(write_block(first(), "v", 1, 2, true));
-    run_until(host_->reactor(), [&] { return taken.has_value(); });
+    std::optional<Result<void>> ended;
+    const bool flush_first = steps % 2 == 0;
+    const auto ask = [&](bool flush) {
+      if (flush)
+        spawn(write_block(first(), "v", 1, 2, true), [&](Result<void> r) { ended = std::move(r); });
+      else
+        spawn(other.takeover_volume("v", false),
+              [&](Result<VolumeInfo> r) { taken = std::move(r); });
+    };
+    ask(flush_first);
+    for (int i = 0; i < steps / 2 && !taken && !ended; ++i) host_->reactor().run_once();
+    ask(!flush_first);
+    run_until(host_->reactor(), [&] { return taken && ended; });
+    const Result<void>& flushed = *ended;
     // A takeover that meets a commit of the old owner fails. Whoever comes next finds it all.
     HostVolumes& owner = *taken ? other : join(3);
     if (!*taken) {

@@ -72,11 +72,16 @@ Task<Result<void>> mark_import(std::shared_ptr<ImportDisk> import, Marks& marks,
   }
 }
 
+// What a damaged row refers to is unknown, so it may be anything.
 Result<void> add_catalog_row(const MetaEntry& row, Roots& roots) {
+  if (row.damaged)
+    return fail(ErrorKind::kCorrupt,
+                "its entry is damaged, so nothing may be freed; stop the daemon and run: squall "
+                "check --repair");
   if (row.partition.starts_with("v/") && row.key == kHeadKey) {
     TRY_ASSIGN(const VolumeHead head, decode_volume_head(row.value));
     add_root(roots, head.root, head.root_height);
-  } else if (row.key == kHeadKey || row.key.starts_with("snap/")) {
+  } else if (row.partition.starts_with("v/") || row.partition.starts_with("i/")) {
     TRY_ASSIGN(const SnapshotHead head, decode_snapshot_head(row.value));
     add_root(roots, head.root, head.root_height);
   }
@@ -103,13 +108,12 @@ HostVolumes::LiveRoots HostVolumes::take_roots() const {
 
 Task<Result<void>> HostVolumes::mark_live(Marks& marks, Pacer& pacer, const Progress& progress) {
   LiveRoots live = take_roots();
-  for (const char* prefix : {"v/", "i/"}) {
-    CO_TRY_ASSIGN(const std::vector<MetaEntry> rows, co_await meta_.list(prefix, ""));
-    for (const MetaEntry& row : rows) {
-      if (auto added = add_catalog_row(row, live.roots); !added)
-        co_return std::unexpected(
-            added.error().wrap(fmt::format("catalog: {} {}", row.partition, row.key)));
-    }
+  // All of it: a row whose damage lies in its key may stand anywhere.
+  CO_TRY_ASSIGN(const std::vector<MetaEntry> rows, co_await meta_.list("", ""));
+  for (const MetaEntry& row : rows) {
+    if (auto added = add_catalog_row(row, live.roots); !added)
+      co_return std::unexpected(
+          added.error().wrap(fmt::format("catalog: {} {}", row.partition, row.key)));
   }
   for (const auto& import : live.imports) CO_TRY(co_await mark_import(import, marks, pacer));
   uint64_t done = 0;

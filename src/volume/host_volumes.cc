@@ -49,38 +49,6 @@ Task<Result<std::unique_ptr<HostVolumes>>> HostVolumes::open(Reactor& reactor, F
   co_return std::move(host);
 }
 
-Task<Result<void>> HostVolumes::load_catalog() {
-  CO_TRY_ASSIGN(const auto volumes, co_await meta_.list("v/", ""));
-  for (const MetaEntry& row : volumes) {
-    const std::string name = row.partition.substr(2);
-    EntryRef& entry = volumes_[name];
-    if (entry == nullptr) {
-      entry = std::make_shared<Entry>();
-      entry->verbs = std::make_unique<Mutex>(reactor_);
-    }
-    if (row.key == kHeadKey) {
-      auto head = decode_volume_head(row.value);
-      if (!head) co_return std::unexpected(head.error().wrap("volume " + name));
-      names_by_id_[head->id] = name;
-      entry->head = std::move(*head);
-      entry->head_value = row.value;
-    } else if (row.key.starts_with("snap/")) {
-      auto snapshot = decode_snapshot_head(row.value);
-      if (!snapshot) co_return std::unexpected(snapshot.error().wrap("snapshot of volume " + name));
-      entry->snapshots.emplace(row.key.substr(5), std::move(*snapshot));
-    }
-  }
-  std::erase_if(volumes_, [](const auto& item) { return item.second->head.id == 0; });
-  CO_TRY_ASSIGN(const auto images, co_await meta_.list("i/", ""));
-  for (const MetaEntry& row : images) {
-    const std::string name = row.partition.substr(2);
-    auto head = decode_snapshot_head(row.value);
-    if (!head) co_return std::unexpected(head.error().wrap("image " + name));
-    images_.emplace(name, std::move(*head));
-  }
-  co_return Result<void>{};
-}
-
 Result<void> HostVolumes::open_scratch() {
   for (const std::string& directory :
        {config_.scratch.fast_directory, config_.scratch.overflow_directory}) {
@@ -102,12 +70,7 @@ Result<void> HostVolumes::open_scratch() {
 // The generation is recorded in the catalog before it is used, so that sequences never go back even
 // when the journal's disk is replaced by an empty one.
 Task<Result<void>> HostVolumes::open_journal() {
-  CO_TRY_ASSIGN(const auto nodes, co_await meta_.list("n/", std::string(kHeadKey)));
-  for (const MetaEntry& row : nodes) {
-    CO_TRY_ASSIGN(const NodeHead node, decode_node_head(row.value));
-    config_.journal.min_generation =
-        std::max(config_.journal.min_generation, node.journal_generation);
-  }
+  CO_TRY(co_await load_generation());
   struct Replayed {
     JournalRecord record;
     JournalPlace place;
@@ -233,8 +196,7 @@ class HostVolumes::ClientHold {
 
 Result<HostVolumes::EntryRef> HostVolumes::find(const std::string& name) const {
   const auto it = volumes_.find(name);
-  if (it == volumes_.end())
-    return fail(ErrorKind::kNotFound, "volume {} does not exist; see: squall volume list", name);
+  if (it == volumes_.end()) return not_found("volume", name);
   return it->second;
 }
 
@@ -407,6 +369,9 @@ Result<void> HostVolumes::check_new_name(const std::string& name) const {
     return fail(ErrorKind::kExists, "an image named {} exists; choose another name", name);
   if (volumes_.contains(name))
     return fail(ErrorKind::kExists, "a volume named {} exists; choose another name", name);
+  if (const auto damaged = damaged_.find(name); damaged != damaged_.end())
+    return fail(ErrorKind::kExists, "{}; choose another name, or run: squall check --repair",
+                damaged->second);
   if (reserved_names_.contains(name))
     return fail(ErrorKind::kExists, "{} is being created right now; choose another name", name);
   return {};

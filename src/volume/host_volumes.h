@@ -80,6 +80,8 @@ class HostVolumes : public VolumeManager, public LiveSource {
   uint64_t removals() const override { return removals_; }
 
   const Journal& journal() const { return *journal_; }
+  // Volumes, snapshots and images that the catalog has a damaged entry of, a line each.
+  std::vector<std::string> damaged() const;
 
  private:
   // What the host knows of one volume. Lives as long as the volume; `disk` and `stateless` only
@@ -110,6 +112,13 @@ class HostVolumes : public VolumeManager, public LiveSource {
 
   // host_volumes.cc
   Task<Result<void>> load_catalog();
+  Task<Result<void>> load_volumes();
+  Task<Result<void>> load_images();
+  Task<Result<void>> load_generation();
+  template <class Head>
+  Task<std::optional<Head>> decode_row(MetaEntry row, std::string object,
+                                       Result<Head> (*decode)(std::string_view));
+  std::unexpected<Error> not_found(const char* kind, const std::string& name) const;
   Result<void> open_scratch();
   Task<Result<void>> open_journal();
   Task<Result<void>> judge_damage(Uuid journal, std::vector<JournalProblem> damage);
@@ -181,6 +190,9 @@ class HostVolumes : public VolumeManager, public LiveSource {
   std::map<std::string, EntryRef> volumes_;
   std::unordered_map<uint64_t, std::string> names_by_id_;
   std::map<std::string, SnapshotHead> images_;
+  // What the catalog has a damaged entry of, by name (NAME, VOLUME@SNAPSHOT): what is wrong. The
+  // name stays taken until a check repairs the entry.
+  std::map<std::string, std::string> damaged_;
   std::map<std::string, uint64_t> reserved_names_;  // being created or imported
   std::map<uint64_t, Import> imports_;
   uint64_t next_id_ = 0;

@@ -34,14 +34,17 @@ std::string map_header(uint64_t volume_id, const std::string& boot_id) {
   return w.take();
 }
 
-// Whether the map belongs to this volume and this boot: without it the data means nothing.
-bool is_current(FileSystem& files, const std::string& map, const std::string& header) {
+// Whether the map belongs to this volume and this boot: without it the data means nothing. An error
+// where that cannot be told, which is no reason to forget the data.
+Result<bool> is_current(FileSystem& files, const std::string& map, const std::string& header) {
   const auto handle = files.open(map, {});
-  if (!handle) return false;
+  if (!handle && handle.error().kind() == ErrorKind::kNotFound) return false;
+  if (!handle) return std::unexpected(handle.error());
   std::vector<std::byte> found(4096);
   const auto got = files.read(*handle, found, 0);
   files.close(*handle);
-  return got && *got == found.size() && as_text(ConstBytes(found).first(header.size())) == header;
+  if (!got) return std::unexpected(got.error());
+  return *got == found.size() && as_text(ConstBytes(found).first(header.size())) == header;
 }
 
 // The volume that a scratch file's name says it belongs to.
@@ -77,8 +80,8 @@ Result<void> take_stock(Scratch& scratch, const std::set<uint64_t>& known) {
   }
   for (const uint64_t id : found) {
     const Paths paths = paths_of(config, id);
-    if (!known.contains(id) ||
-        !is_current(scratch.files, paths.map, map_header(id, config.boot_id))) {
+    const auto current = is_current(scratch.files, paths.map, map_header(id, config.boot_id));
+    if (!known.contains(id) || (current && !*current)) {
       StatelessDisk::forget(scratch, id);
     } else if (const auto info = scratch.files.stat(paths.fast); info) {
       scratch.closed_fast_bytes[id] = info->allocated_bytes;
@@ -109,7 +112,7 @@ Result<void> StatelessDisk::open_files() {
   FileSystem& fs = scratch_.files;
   const Paths paths = paths_of(scratch_.config, volume_id_);
   const std::string header = map_header(volume_id_, scratch_.config.boot_id);
-  const bool ours = is_current(fs, paths.map, header);
+  TRY_ASSIGN(const bool ours, is_current(fs, paths.map, header));
   if (!ours) forget(scratch_, volume_id_);
   const OpenOptions options{.write = true, .create = true};
   TRY_ASSIGN(fast_, fs.open(paths.fast, options));
@@ -148,8 +151,10 @@ Result<void> StatelessDisk::map_states(uint64_t size_bytes) {
       LOG_WARN("scratch: {}", undone.error().message());
     return allocated;
   }
-  if (!map_.empty()) scratch_.files.unmap(std::exchange(map_, {}));
-  TRY_ASSIGN(map_, scratch_.files.map(map_handle_, bytes));
+  // Where that fails the disk goes on with the map it has.
+  TRY_ASSIGN(const Bytes larger, scratch_.files.map(map_handle_, bytes));
+  if (!map_.empty()) scratch_.files.unmap(map_);
+  map_ = larger;
   return {};
 }
 

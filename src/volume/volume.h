@@ -110,7 +110,7 @@ class Volume : public WritableDisk, private JournalSink {
   bool is_dirty() const { return !active_.empty() || !frozen_.empty(); }
   bool holds_lease() const { return lease_held_; }
   uint64_t dirty_since_ns() const { return dirty_since_ns_; }
-  bool commit_failing() const { return commit_error_.has_value(); }
+  bool commit_failing() const { return commit_error_.has_value() || failed_.has_value(); }
   // Acknowledged data is gone: everything is EIO until a rollback.
   bool is_lost() const { return head_.lost || lost_; }
   // recover_log() failed and is to be tried again.

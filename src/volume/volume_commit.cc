@@ -239,7 +239,7 @@ Task<Result<void>> Volume::commit() {
 }
 
 void Volume::request_commit() {
-  if (commit_requested_ || gate_.is_closed()) return;
+  if (commit_requested_ || failed_ || gate_.is_closed()) return;
   commit_requested_ = true;
   context_.reactor.post([this, pass = gate_.enter()] {
     if (pass) spawn(commit_in_background());
@@ -379,7 +379,7 @@ Task<Result<void>> Volume::remove(std::vector<std::string> snapshots) {
 }
 
 Task<Result<void>> Volume::release() {
-  if (!check_ours()) co_return Result<void>{};
+  if (!check_ours() || lost_ || unrecovered_) co_return Result<void>{};
   CO_TRY(co_await commit());
   auto pass = gate_.enter();
   if (!pass) co_return fail_errno(ESHUTDOWN, "volume {} is closed", name_);
@@ -391,8 +391,10 @@ Task<Result<void>> Volume::release() {
   VolumeHead head = head_;
   head.owner = Uuid{};
   head.dirty = false;
-  CO_TRY(co_await publish(std::move(head), {}));
+  // When this fails the catalog may have the new head all the same, and replay would skip what is
+  // written under the old one: the next write takes the lease again, or fails.
   lease_held_ = false;
+  CO_TRY(co_await publish(std::move(head), {}));
   co_return Result<void>{};
 }
 

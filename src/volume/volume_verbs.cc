@@ -41,8 +41,7 @@ Result<HostVolumes::Origin> HostVolumes::resolve_origin(const std::string& from)
     TRY_ASSIGN(const EntryRef entry, find(from.substr(0, at)));
     const auto it = entry->snapshots.find(from.substr(at + 1));
     if (it == entry->snapshots.end())
-      return fail(ErrorKind::kNotFound, "snapshot {} does not exist; see: squall snapshot list {}",
-                  from, from.substr(0, at));
+      return not_found("snapshot", from);
     head = &it->second;
   } else {
     const auto it = images_.find(from);
@@ -50,7 +49,7 @@ Result<HostVolumes::Origin> HostVolumes::resolve_origin(const std::string& from)
       if (volumes_.contains(from))
         return fail(ErrorKind::kInvalid,
                     "{} is a volume: clone one of its snapshots, {}@SNAPSHOT, instead", from, from);
-      return fail(ErrorKind::kNotFound, "image {} does not exist; see: squall image list", from);
+      return not_found("image", from);
     }
     head = &it->second;
   }
@@ -190,14 +189,14 @@ Task<Result<std::vector<ImageInfo>>> HostVolumes::list_images() {
 Task<Result<ImageInfo>> HostVolumes::show_image(std::string name) {
   const auto it = images_.find(name);
   if (it == images_.end())
-    co_return fail(ErrorKind::kNotFound, "image {} does not exist; see: squall image list", name);
+    co_return not_found("image", name);
   co_return describe_image(name, it->second);
 }
 
 Task<Result<void>> HostVolumes::remove_image(std::string name) {
   auto pass = gate_.enter();
   if (!images_.contains(name))
-    co_return fail(ErrorKind::kNotFound, "image {} does not exist; see: squall image list", name);
+    co_return not_found("image", name);
   MetaTransaction transaction;
   transaction.partition = image_partition(name);
   transaction.puts.push_back({std::string(kHeadKey), std::nullopt});
@@ -331,6 +330,9 @@ Task<Result<void>> HostVolumes::remove_volume(std::string name, bool force) {
                    name);
   std::vector<std::string> snapshots;
   for (const auto& [snapshot, head] : entry->snapshots) snapshots.push_back(snapshot);
+  const std::string prefix = name + "@";
+  for (const auto& [damaged, line] : damaged_)
+    if (damaged.starts_with(prefix)) snapshots.push_back(damaged.substr(prefix.size()));
   if (entry->head.stateless) {
     MetaTransaction transaction;
     transaction.partition = volume_partition(name);
@@ -348,6 +350,7 @@ Task<Result<void>> HostVolumes::remove_volume(std::string name, bool force) {
   entry->removed = true;
   ++removals_;
   names_by_id_.erase(entry->head.id);
+  std::erase_if(damaged_, [&](const auto& item) { return item.first.starts_with(prefix); });
   volumes_.erase(name);
   co_return Result<void>{};
 }
@@ -398,9 +401,7 @@ Task<Result<VolumeInfo>> HostVolumes::rollback_volume(std::string name, std::str
   SemaphoreGuard guard(*entry->verbs);
   const auto it = entry->snapshots.find(snapshot);
   if (it == entry->snapshots.end())
-    co_return fail(ErrorKind::kNotFound,
-                   "snapshot {}@{} does not exist; see: squall snapshot list {}", name, snapshot,
-                   name);
+    co_return not_found("snapshot", name + "@" + snapshot);
   if (entry->clients > 0)
     co_return fail(ErrorKind::kBusy, "volume {} is in use; stop its VM before rolling it back",
                    name);
@@ -453,6 +454,9 @@ Task<Result<SnapshotInfo>> HostVolumes::create_snapshot(std::string volume, std:
   if (entry->snapshots.contains(snapshot))
     co_return fail(ErrorKind::kExists, "snapshot {}@{} exists; choose another name", volume,
                    snapshot);
+  if (damaged_.contains(volume + "@" + snapshot))
+    co_return fail(ErrorKind::kExists, "{}; choose another name",
+                   damaged_.at(volume + "@" + snapshot));
   CO_TRY(take_catalog_room(1));
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY_ASSIGN(const uint64_t id, co_await new_ids(1));
@@ -475,9 +479,7 @@ Task<Result<void>> HostVolumes::remove_snapshot(std::string volume, std::string 
   co_await entry->verbs->acquire();
   SemaphoreGuard guard(*entry->verbs);
   if (!entry->snapshots.contains(snapshot))
-    co_return fail(ErrorKind::kNotFound,
-                   "snapshot {}@{} does not exist; see: squall snapshot list {}", volume, snapshot,
-                   volume);
+    co_return not_found("snapshot", volume + "@" + snapshot);
   CO_TRY_ASSIGN(const auto disk, volume_of(volume, entry));
   CO_TRY(co_await disk->remove_snapshot(snapshot));
   entry->snapshots.erase(snapshot);

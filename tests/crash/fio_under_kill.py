@@ -19,9 +19,10 @@ RATE_MIB = 16  # per second
 class Fio:
     def __init__(self, daemon, volume, round_number):
         self.daemon = daemon
+        self.volume = volume
         self.log = os.path.join(daemon.home, "fio")
         self.job = [
-            "fio", f"--name={volume}", "--ioengine=nbd", f"--uri={daemon.uri(volume)}",
+            "fio", "--thread", f"--name={volume}", "--ioengine=nbd", f"--uri={daemon.uri(volume)}",
             f"--size={SIZE_MIB}m", "--rw=randwrite", "--bsrange=512-16k", "--iodepth=16",
             "--verify=crc32c", "--verify_state_save=0", f"--randseed={round_number + 1}",
         ]
@@ -32,13 +33,21 @@ class Fio:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def start(self):
+        """Returns when it writes."""
         self.process = self.run("--do_verify=0", f"--rate={RATE_MIB}m", "--log_offset=1",
                                 f"--write_lat_log={self.log}")
+        while self.daemon.json("volume", "show", self.volume)["bytes_written"] == 0:
+            assert self.process.poll() is None, self.process.stdout.read()
 
     def finish(self):
-        """Ends with the connection."""
-        self.output, _ = self.process.communicate(timeout=60)
+        """It ends with the connection; now and then it hangs instead, and has seen nothing."""
         self.answered = {}  # offset -> length
+        try:
+            self.output, _ = self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.output, _ = self.process.communicate()
+            return
         path = f"{self.log}_lat.1.log"
         if os.path.exists(path):
             with open(path) as file:

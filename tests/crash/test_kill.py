@@ -3,11 +3,11 @@
 
 Volumes of every cache mode and scope, and a stateless one, are written at once with requests in
 flight on each; fio writes others. The daemon is killed with SIGKILL at a random moment: of the
-writing, of a commit, an import, a snapshot, an orderly stop, and of the starts that follow. Then
-every sector must hold its last acknowledged write, or one that was sent and never answered; fio
-verifies all that it had an answer for; the interrupted import or snapshot is there, whole and
-right, or not at all; and `squall check` finds the pool in order. The journal is as small as it can
-be, so that it wraps and commits run meanwhile.
+writing, of a commit, an import, a snapshot, a garbage collection, an orderly stop, and of the
+starts that follow. Then every sector must hold its last acknowledged write, or one that was sent
+and never answered; fio verifies all that it had an answer for; the interrupted import or snapshot
+is there, whole and right, or not at all; and `squall check` finds the pool in order. The journal is
+as small as it can be, so that it wraps and commits run meanwhile.
 
 SQUALL_ROUNDS: rounds (16). SQUALL_SEED: repeats the choices of a run.
 """
@@ -58,7 +58,8 @@ class Campaign:
         self.daemon = daemon
         self.choices = choices
         self.volumes = [StampedVolume(name, VOLUME_BYTES) for name in VOLUMES]
-        self.moments = (self.plain, self.commit, self.snapshot, self.importing, self.stopping)
+        self.moments = (self.plain, self.commit, self.snapshot, self.importing,
+                        self.collecting, self.stopping)
         self.done = collections.Counter()
         self.slowest_start_s = 0
 
@@ -80,7 +81,7 @@ class Campaign:
         if moment != self.stopping and self.choices.random() < FIO_CHANCE:
             fio = Fio(self.daemon, self.choices.choice(list(FIO_VOLUMES)), number)
             fio.start()
-        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8) + (0.7 if fio else 0)
+        self.kill_at = time.monotonic() + self.choices.uniform(0.02, 0.8)
         check = moment()
         status = self.daemon.process.wait(30)
         assert status in (-signal.SIGKILL, 0), f"squalld ended with {status}: {self.daemon.log()}"
@@ -186,6 +187,12 @@ class Campaign:
 
         self.write()
         return check
+
+    def collecting(self):
+        """Garbage of all the rounds before is being collected."""
+        verb = self.start_verb("gc")
+        self.write()
+        verb.wait(30)
 
     def stopping(self):
         """It was told to stop and has begun to."""

@@ -5,9 +5,9 @@ In the manner of fsx, over NBD: reads, writes, zeros and trims of any alignment,
 time and in flight together on several connections; flush, cache and block status; grow and shrink;
 snapshot (also in the middle of writes), clone, rollback, remove; images made from volumes, imported
 and exported; commits; clients that reconnect; a daemon that stops, or is killed with requests in
-flight, and starts again; checks of the pool. Volumes of every cache mode and scope and stateless
-ones live side by side. Each read is compared with the shadow, and everything in full after each
-start and at the end.
+flight, and starts again; checks and garbage collections. Volumes of every cache mode and scope and
+stateless ones live side by side. Each read is compared with the shadow, and everything in full
+after each start and at the end.
 
     fsx.py                    one seed, printed, SQUALL_OPS operations
     SQUALL_SEED=N fsx.py      the same operations again
@@ -29,6 +29,7 @@ from support import binary  # makes tests/lib importable
 from crash_support import SECTOR, ConfiguredDaemon, read_all
 from fsx_model import Disk, WrongData, expect_equal, settle
 from fsx_requests import Requests
+from fsx_upkeep import Upkeep
 
 OPS = int(os.environ.get("SQUALL_OPS", "2000"))
 # Little memory, so that journal files are recycled and reads come from the pool.
@@ -58,10 +59,11 @@ WEIGHTS = {
     "rollback": 5, "image": 4, "import": 2, "export": 3, "read_image": 10, "remove_image": 3,
     "remove": 3, "restart": 1, "kill": 3, "kill_quiet": 2,
     "check": 3, "check_meanwhile": 3, "check_offline": 2,
+    "gc": 4, "gc_meanwhile": 5, "gc_killed": 2,
 }
 
 
-class Exerciser(Requests):
+class Exerciser(Upkeep, Requests):
     def __init__(self, daemon, seed, options):
         super().__init__(daemon, seed)
         self.options = options
@@ -267,33 +269,6 @@ class Exerciser(Requests):
         assert verb.wait(60) == 0, f"{command}: exit status {verb.returncode}"
         disk.snapshots.append(name)
         self.images[export] = bytes(settle(export, self.read_export(export), before, requests))
-
-    # Checks: whatever has been done to it, the pool is in order.
-
-    def check_pool(self):
-        self.daemon.squall("check", "--rate", "0")
-
-    def do_check(self):
-        self.note("check")
-        self.check_pool()
-
-    def do_check_meanwhile(self):
-        disk = self.pick_disk()
-        requests = self.pick_requests(disk, ("write", "write", "zero", "read"))
-        self.note("check with requests in flight")
-        self.send(disk, requests)
-        self.check_pool()
-        self.finish(disk, requests)
-
-    def do_check_offline(self):
-        """After an orderly stop or a kill."""
-        crash = self.rng.random() < 0.5
-        self.note(f"check after {'kill' if crash else 'stop'}")
-        self.disconnect_all()
-        self.daemon.kill() if crash else self.daemon.stop()
-        self.check_pool()
-        self.daemon.start()
-        self.check_all()
 
     # Restarts.
 
