@@ -39,9 +39,12 @@ constexpr std::string_view kVersionKey = "gc";
 // In the background a segment is ended for a collection only when it holds a good deal; a requested
 // collection ends every one.
 constexpr uint64_t kRetireBytes = 8 * kMiB;
-constexpr int kRoundsMax = 8;
-constexpr uint64_t kCompactionBytesMin = 64 * kMiB;  // in one round, to be copied
-constexpr uint64_t kCompactionBytesMax = 2 * kGiB;
+constexpr int kRoundsMax = 16;
+// What a round copies, it takes in addition until the next one has freed the old places: a small
+// part of what the pool holds.
+constexpr uint64_t kCompactionParts = 16;
+constexpr uint64_t kCompactionBytesMin = 16 * kMiB;
+constexpr uint64_t kCompactionBytesMax = 512 * kMiB;
 constexpr size_t kRecordsPerTurn = 4096;
 // What a file system may take beyond the data, before a segment is worth punching (again): its maps
 // of a punched file are part of the allocated bytes.
@@ -402,7 +405,8 @@ Task<Result<uint64_t>> Collector::compact() {
       .end_percent = config_.compact_percent - (config_.compact_percent - 100) / 3,
       .slack_bytes = config_.compact_slack_bytes,
       .budget_bytes =
-          std::min(std::clamp(held / 8, kCompactionBytesMin, kCompactionBytesMax), available / 4),
+          std::min(std::clamp(held / kCompactionParts, kCompactionBytesMin, kCompactionBytesMax),
+                   available / 4),
       .can_punch = segments_.can_punch()};
   CompactionPlan plan(candidates_, goal);
   CompactionPlan::sort(candidates_);

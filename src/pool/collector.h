@@ -30,11 +30,11 @@ struct CollectorConfig {
   // It is time when so much was appended since the last collection began: the greater of a size and
   // a part of what was live then, in percent.
   uint64_t appended_min_bytes = 32 * kMiB;
-  uint64_t appended_min_percent = 10;
+  uint64_t appended_min_percent = 5;
   // Removals alone are reason enough after so long.
   uint64_t removal_age_ms = 30'000;
   // Sparse segments are compacted when the pool holds more than this part of what is live.
-  uint64_t compact_percent = 120;
+  uint64_t compact_percent = 115;
   uint64_t compact_slack_bytes = 4 * kMiB;  // and at least by so much
 };
 

@@ -1,10 +1,10 @@
 """Space amplification under random 4 KiB overwrites with snapshots coming and going: the pool never
 holds more than 1.5 times what is live, sampled all along.
 
-The short form runs as a test. The long one, a 4 GiB region overwritten several times at the pace of
+The short form runs as a test, about a minute. SQUALL_LOG=1 shows the daemon's log. The long one, a 4 GiB region overwritten several times at the pace of
 an hour's steady work:
 
-    SQUALL_REGION_MIB=4096 SQUALL_WRITES=4000000 SQUALL_RATE_MIB=16 python3 tests/space/overwrite.py
+    SQUALL_REGION_MIB=4096 SQUALL_WRITES=4000000 SQUALL_RATE_MIB=16 python3 tests/space/test_overwrite.py
 
 SQUALL_RATE_MIB=0 writes as fast as it goes."""
 
@@ -19,10 +19,10 @@ from squall_daemon import Daemon
 
 MIB = 1 << 20
 BLOCK = 4096
-REGION_MIB = int(os.environ.get("SQUALL_REGION_MIB", "256"))
+REGION_MIB = int(os.environ.get("SQUALL_REGION_MIB", "512"))
 BLOCKS = REGION_MIB * MIB // BLOCK
-WRITES = int(os.environ.get("SQUALL_WRITES", str(2 * BLOCKS)))
-RATE_MIB = float(os.environ.get("SQUALL_RATE_MIB", "16"))
+WRITES = int(os.environ.get("SQUALL_WRITES", str(BLOCKS * 3 // 2)))
+RATE_MIB = float(os.environ.get("SQUALL_RATE_MIB", "12"))
 LIMIT = float(os.environ.get("SQUALL_AMPLIFICATION", "1.5"))
 SNAPSHOTS_KEPT = 2
 SNAPSHOT_EVERY = max(BLOCKS // 4, 1)  # writes
@@ -122,7 +122,8 @@ def main():
                 due = done * BLOCK / (RATE_MIB * MIB)
                 time.sleep(max(0.0, due - (time.monotonic() - started)))
         handle.shutdown()
-        if os.environ.get("SQUALL_LOG"): print(daemon.log())
+        if os.environ.get("SQUALL_LOG"):
+            print(daemon.log())
     print(f"{done} writes over {REGION_MIB} MiB: at most {worst:.2f} times what is live")
 
 
