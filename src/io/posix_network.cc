@@ -12,8 +12,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <utility>
 
 namespace squall {
@@ -59,6 +61,9 @@ int bind_to(const Socket& socket, const sockaddr_un& address) {
   return ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
 }
 
+constexpr int kProbes = 200;
+constexpr std::chrono::milliseconds kProbeInterval{10};
+
 // Removes a socket that nobody listens on any more. The daemon's pool lock keeps two daemons from
 // doing this to each other at the same moment.
 Result<void> remove_stale_socket(const Endpoint& endpoint, const sockaddr_un& address) {
@@ -70,16 +75,24 @@ Result<void> remove_stale_socket(const Endpoint& endpoint, const sockaddr_un& ad
   if (!S_ISSOCK(status.st_mode))
     return fail(ErrorKind::kExists, "listening on {}: the path exists and is not a socket",
                 endpoint.to_string());
-  TRY_ASSIGN(const Socket probe, make_socket(AF_UNIX, SOCK_NONBLOCK, endpoint));
-  const int connected =
-      ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  // EAGAIN: its backlog is full, so there is somebody.
-  if (connected == 0 || errno == EAGAIN)
-    return fail(ErrorKind::kBusy, "listening on {}: a running process answers there",
-                endpoint.to_string());
-  if (errno == ENOENT) return {};
-  if (errno != ECONNREFUSED)
-    return fail_errno(errno, "finding out whether {} is in use", endpoint.to_string());
+  // The kernel tears down a killed process's io_uring, and with it the socket it listened on, a
+  // little after the process itself.
+  int refusal = 0;
+  for (int attempt = 0;; ++attempt) {
+    TRY_ASSIGN(const Socket probe, make_socket(AF_UNIX, SOCK_NONBLOCK, endpoint));
+    const int connected =
+        ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    refusal = connected == 0 ? 0 : errno;
+    // EAGAIN: its backlog is full, so there is somebody.
+    if (refusal != 0 && refusal != EAGAIN) break;
+    if (attempt == kProbes)
+      return fail(ErrorKind::kBusy, "listening on {}: a running process answers there",
+                  endpoint.to_string());
+    std::this_thread::sleep_for(kProbeInterval);
+  }
+  if (refusal == ENOENT) return {};
+  if (refusal != ECONNREFUSED)
+    return fail_errno(refusal, "finding out whether {} is in use", endpoint.to_string());
   if (::unlink(address.sun_path) < 0 && errno != ENOENT)
     return fail_errno(errno, "removing the stale {}", endpoint.to_string());
   return {};
