@@ -172,7 +172,8 @@ Task<Result<uint64_t>> Journal::replay(const ReplayVisitor& visit) {
     JournalFile& file = *files_[i];
     const uint64_t expected = std::min(file.start.previous_last_sequence, limits[i]);
     if (!has_start(file)) continue;
-    if (!begun) end.last = file.start.previous_last_sequence;
+    // Not more than counts: the run may begin with a file that copies behind it replace.
+    if (!begun) end.last = expected;
     begun = true;
     if (end.last < expected) {
       LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}", file.path,
