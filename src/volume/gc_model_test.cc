@@ -4,7 +4,7 @@
 // image then holds what it should; when all is removed the pool is empty.
 //
 // Volumes are writethrough, so what was acknowledged survives any crash; of what was in flight,
-// either outcome is right. SQUALL_SEEDS=N runs N seeds (default 8); SQUALL_SEED=K replays one.
+// either outcome is right. SQUALL_SEEDS=N runs N seeds (default 30); SQUALL_SEED=K replays one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -555,7 +555,7 @@ TEST(GcModel, NothingLiveIsFreedAndNothingDeadStays) {
   const uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   const uint64_t count = one != nullptr    ? 1
                          : many != nullptr ? std::strtoull(many, nullptr, 10)
-                                           : 8;
+                                           : 30;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE("replay with SQUALL_SEED=" + std::to_string(seed));
     Campaign(seed).run(25);
