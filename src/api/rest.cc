@@ -103,9 +103,7 @@ class RestSession : public HttpSession {
   }
 
   HttpResponse handle(const HttpRequest& request) override;
-  bool is_kept_open() const override {
-    return !imports_.empty() || !checks_.empty();
-  }
+  bool is_kept_open() const override { return !imports_.empty() || !checks_.empty(); }
 
  private:
   struct Route {
@@ -162,8 +160,8 @@ class RestSession : public HttpSession {
   HttpResponse start_check(const Call& call) {
     const auto request = call.decode<CheckRequest>();
     if (!request) return error_response(request.error());
-    const auto id = with_host<Result<uint64_t>>(
-        [r = *request](RestHost& host) { return host.start_check(r); });
+    const auto id =
+        with_host<Result<uint64_t>>([r = *request](RestHost& host) { return host.start_check(r); });
     if (!id) return error_response(id.error());
     checks_.insert(*id);
     return {201, wire::encode(CheckStarted{*id})};

@@ -57,8 +57,8 @@ struct StatusInfo {
   uint64_t open_volumes = 0;
   uint64_t lost_volumes = 0;           // acknowledged data is gone: EIO until rolled back
   uint64_t damaged_journal_reads = 0;  // since the daemon started
-  uint64_t dirty_bytes = 0;  // in the journal, not yet in the pool
-  uint64_t bytes_read = 0;   // by clients of volumes since the daemon started
+  uint64_t dirty_bytes = 0;            // in the journal, not yet in the pool
+  uint64_t bytes_read = 0;             // by clients of volumes since the daemon started
   uint64_t bytes_written = 0;
   uint64_t memory_bytes = 0;  // resident memory of the daemon
   uint64_t cache_bytes = 0;   // records in the host's cache, decompressed, each once

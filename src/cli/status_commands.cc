@@ -48,8 +48,8 @@ std::string scrub(const ScrubStatus& status) {
   std::string text = status.running ? fmt::format("running, {}%", status.percent) : "waiting";
   if (status.ended_s > 0) {
     const int64_t ago = std::max<int64_t>(0, std::time(nullptr) - status.ended_s);
-    text += fmt::format(", last pass ended {} ago",
-                        format_duration(static_cast<uint64_t>(ago) * 1000));
+    text +=
+        fmt::format(", last pass ended {} ago", format_duration(static_cast<uint64_t>(ago) * 1000));
   }
   return text + fmt::format(", {} faults since squalld started", status.faults);
 }

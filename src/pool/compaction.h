@@ -15,8 +15,8 @@ struct CompactionGoal {
   uint64_t begin_percent = 120;
   uint64_t end_percent = 112;
   uint64_t slack_bytes = 0;   // begin only for so much more
-  uint64_t budget_bytes = 0;        // to be copied at most, about
-  bool can_punch = true;            // otherwise only whole segments are given back
+  uint64_t budget_bytes = 0;  // to be copied at most, about
+  bool can_punch = true;      // otherwise only whole segments are given back
 };
 
 // A swept segment as the plan sees it.

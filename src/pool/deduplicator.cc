@@ -10,8 +10,8 @@
 //
 // Freeing. Between the moment a chunk was read and the moment a reference to it is recorded it may
 // be freed, or its segment may lose what was not durable. may_use() closes the gap: garbage
-// collection decides there, through may_reference, and lets nobody refer after its sweep to what was
-// read before it (pool/collector.cc); forget() voids all hits found before.
+// collection decides there, through may_reference, and lets nobody refer after its sweep to what
+// was read before it (pool/collector.cc); forget() voids all hits found before.
 #include "pool/deduplicator.h"
 
 #include <algorithm>

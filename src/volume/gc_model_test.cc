@@ -335,8 +335,8 @@ class Campaign {
   Task<void> importer() {
     const std::string name = new_name("i");
     Content content(random_.between(64, 700));
-    auto session = co_await volumes().begin_import(
-        {.name = name, .size_bytes = content.size() * kBlockBytes});
+    auto session =
+        co_await volumes().begin_import({.name = name, .size_bytes = content.size() * kBlockBytes});
     if (!session) co_return expect_only_crash(session.error());
     {
       auto opened = co_await volumes().open_disk(session->disk);

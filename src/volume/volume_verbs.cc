@@ -40,8 +40,7 @@ Result<HostVolumes::Origin> HostVolumes::resolve_origin(const std::string& from)
   if (const size_t at = from.find('@'); at != std::string::npos) {
     TRY_ASSIGN(const EntryRef entry, find(from.substr(0, at)));
     const auto it = entry->snapshots.find(from.substr(at + 1));
-    if (it == entry->snapshots.end())
-      return not_found("snapshot", from);
+    if (it == entry->snapshots.end()) return not_found("snapshot", from);
     head = &it->second;
   } else {
     const auto it = images_.find(from);
@@ -188,15 +187,13 @@ Task<Result<std::vector<ImageInfo>>> HostVolumes::list_images() {
 
 Task<Result<ImageInfo>> HostVolumes::show_image(std::string name) {
   const auto it = images_.find(name);
-  if (it == images_.end())
-    co_return not_found("image", name);
+  if (it == images_.end()) co_return not_found("image", name);
   co_return describe_image(name, it->second);
 }
 
 Task<Result<void>> HostVolumes::remove_image(std::string name) {
   auto pass = gate_.enter();
-  if (!images_.contains(name))
-    co_return not_found("image", name);
+  if (!images_.contains(name)) co_return not_found("image", name);
   MetaTransaction transaction;
   transaction.partition = image_partition(name);
   transaction.puts.push_back({std::string(kHeadKey), std::nullopt});
@@ -400,8 +397,7 @@ Task<Result<VolumeInfo>> HostVolumes::rollback_volume(std::string name, std::str
   co_await entry->verbs->acquire();
   SemaphoreGuard guard(*entry->verbs);
   const auto it = entry->snapshots.find(snapshot);
-  if (it == entry->snapshots.end())
-    co_return not_found("snapshot", name + "@" + snapshot);
+  if (it == entry->snapshots.end()) co_return not_found("snapshot", name + "@" + snapshot);
   if (entry->clients > 0)
     co_return fail(ErrorKind::kBusy, "volume {} is in use; stop its VM before rolling it back",
                    name);
