@@ -107,6 +107,9 @@ Task<Result<void>> Scrub::run_pass() {
 Task<Result<void>> Scrub::check_segment(SegmentInfo segment) {
   CO_TRY_ASSIGN(const SegmentReport report, co_await checker_.check(segment, {}));
   if (report.damages.empty()) co_return Result<void>();
+  // Garbage collection may have removed it since it was listed.
+  CO_TRY_ASSIGN(const auto now, co_await target_.segments.list());
+  if (std::ranges::find(now, segment.id, &SegmentInfo::id) == now.end()) co_return Result<void>();
   // Looked up in the volumes without the rate of the scrub: there is something to be told.
   Pacer pacer(target_.reactor, 0, [this] { return stopping_; });
   SegmentChecker checker(target_.reactor, target_.executor, target_.segments, target_.pool, pacer);
