@@ -297,6 +297,7 @@ class Journal {
   std::set<uint64_t> volumes_with_losses_;  // during a rescue
   // Between open_existing and start_generation: what is wrong, and files that are not of the log.
   std::vector<JournalProblem> damage_;
+  bool cut_short_ = false;  // replay found a gap: the files behind it count for nothing
   OpenedFiles leftovers_;
   JournalStats stats_;
   Gate gate_;

@@ -294,6 +294,47 @@ TEST_F(JournalDamage, ARemovedFileThatComesBackEndsNoLog) {
   }
 }
 
+// Unsynced records are lost in the middle, and nobody needs the log: however far the start comes
+// that recycles it, the next one counts nothing that this one did not.
+TEST_F(JournalDamage, AStartThatDiesLetsTheNextCountNoMore) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Random random(seed);
+    sim::SimDisk disk(seed);
+    JournalModel model;
+    const JournalConfig config = small_journal();
+    {
+      JournalHost host(seed, disk, model);
+      ASSERT_TRUE(host.open(config));
+      for (uint64_t i = random.between(8, 40); i > 0; --i) {
+        if (!host.append_now(9000)) break;
+        if (random.chance(0.1)) host.settle(random.below(2'000'000));
+      }
+      disk.cut_power();
+    }
+    disk.restart(sim::LossPolicy::random(seed));
+    const auto counted = [&](sim::SimDisk& from) {
+      JournalHost host(99, from, model);
+      EXPECT_TRUE(host.open(config));
+      const std::vector<uint64_t> keys = host.keys();
+      return std::set<uint64_t>(keys.begin(), keys.end());
+    };
+    sim::SimDisk whole = disk.clone();
+    const std::set<uint64_t> first = counted(whole);
+    for (uint64_t n = 0; n < 40; ++n) {
+      SCOPED_TRACE(fmt::format("seed {}, killed after {}", seed, n));
+      sim::SimDisk killed = disk.clone();
+      killed.kill_process_after(n);
+      {
+        JournalHost host(99, killed, model);
+        (void)host.open(config, true);
+        killed.kill_process();
+      }
+      killed.restart();
+      for (const uint64_t key : counted(killed)) ASSERT_TRUE(first.contains(key)) << key;
+    }
+  }
+}
+
 TEST_F(JournalDamage, StartingAgainAndAgainTakesNoMoreFiles) {
   for (int start = 0; start < 20; ++start) {
     ASSERT_TRUE(host_->open(small_journal(), true));

@@ -158,10 +158,12 @@ void Journal::prepare_next() {
 
 void Journal::call_for_commits() {
   if (!on_pressure_ || pressure_posted_) return;
+  auto pass = gate_.enter();
+  if (!pass) return;  // stopping: nothing may be posted that outlives the journal
   pressure_posted_ = true;
-  reactor_.post([this, pass = gate_.enter()] {
+  reactor_.post([this, pass = std::move(pass)] {
     pressure_posted_ = false;
-    if (pass) on_pressure_();
+    on_pressure_();
   });
 }
 

@@ -178,6 +178,7 @@ Task<Result<uint64_t>> Journal::replay(const ReplayVisitor& visit) {
     if (end.last < expected) {
       LOG_WARN("journal: {} continues after record {}, but the log before it ends at {}", file.path,
                expected, end.last);
+      cut_short_ = true;
       break;
     }
     end.file = i;
@@ -317,7 +318,10 @@ void Journal::keep_as_spare(std::unique_ptr<JournalFile> file) {
 
 // A log that nobody needs anything of gives its files to its successor, so that starting again and
 // again takes no more space. The newest stays until the successor is there: the run ends with it.
+// A log that was cut short keeps its files until then: without the first of them, the next start
+// would count the records behind the gap.
 Task<void> Journal::recycle_idle_log() {
+  if (cut_short_) co_return;
   for (const auto& file : files_)
     if (file->live > 0 || file->pins > 0) co_return;
   for (const auto& file : files_) {
