@@ -2,7 +2,7 @@
 // body. Whatever comes, the answer is a known status, and an error is described in JSON.
 #include <cstdint>
 
-#include "api/rest.h"
+#include "api/test_rest_host.h"
 #include "api/wire.h"
 #include "base/check.h"
 #include "testing/memory_volume_manager.h"
@@ -23,17 +23,6 @@ struct InlineReactor : Reactor {
   bool run_once() override { return false; }
   void stop() override {}
 };
-
-struct NoHost : RestHost {
-  Task<Result<StatusInfo>> status() override { co_return StatusInfo{}; }
-  CollectorStatus gc_status() override { return {}; }
-  uint64_t start_gc() override { return 1; }
-  void cancel_gc() override {}
-  Result<uint64_t> start_check(CheckRequest) override { return 1; }
-  Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{}; }
-  void cancel_check(uint64_t) override {}
-  Task<void> disconnect_clients(std::string) override { co_return; }
-};
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -48,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   InlineReactor reactor;
   testing::MemoryVolumeManager manager(reactor);
-  NoHost host;
+  IdleRestHost host;
   const auto session = make_rest_session({reactor, manager, host});
   const HttpResponse response =
       session->handle({std::string(method), std::string(target), std::string(body)});

@@ -129,22 +129,12 @@ class RestRequests : public ::testing::Test {
   HttpResponse ask(std::string method, std::string target, std::string body = "") {
     PostingReactor reactor;
     testing::MemoryVolumeManager manager(reactor);
-    NoHost host;
+    IdleRestHost host;
     return make_rest_session({reactor, manager, host})
         ->handle({std::move(method), std::move(target), std::move(body)});
   }
 
  private:
-  struct NoHost : RestHost {
-    Task<Result<StatusInfo>> status() override { co_return StatusInfo{}; }
-    CollectorStatus gc_status() override { return {}; }
-    uint64_t start_gc() override { return 1; }
-    void cancel_gc() override {}
-    Result<uint64_t> start_check(CheckRequest) override { return 1; }
-    Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
-    void cancel_check(uint64_t) override {}
-    Task<void> disconnect_clients(std::string) override { co_return; }
-  };
   // Runs what is posted at once.
   struct PostingReactor : Reactor {
     void submit(Operation&) override { CHECK(false); }

@@ -8,14 +8,14 @@
 #include <thread>
 
 #include "api/on_reactor.h"
-#include "api/rest.h"
+#include "api/test_rest_host.h"
 #include "io/posix_network.h"
 #include "io/test_reactor.h"
 #include "testing/memory_volume_manager.h"
 
 namespace squall {
 
-class TestControlServer : public RestHost {
+class TestControlServer : public IdleRestHost {
  public:
   explicit TestControlServer(HttpServer::Limits limits = {}) {
     CHECK(::mkdtemp(directory_.data()) != nullptr);
@@ -45,12 +45,6 @@ class TestControlServer : public RestHost {
         {.name = "default", .path = "/pool", .total_bytes = 100, .available_bytes = 50});
     co_return status;
   }
-  CollectorStatus gc_status() override { return {}; }
-  uint64_t start_gc() override { return 1; }
-  void cancel_gc() override {}
-  Result<uint64_t> start_check(CheckRequest) override { return 1; }
-  Result<CheckStatus> check_status(uint64_t) override { return CheckStatus{.done = true}; }
-  void cancel_check(uint64_t) override {}
   Task<void> disconnect_clients(std::string disk) override {
     disconnected_ = std::move(disk);
     co_return;

@@ -24,15 +24,11 @@
 #include "engine/executor.h"
 #include "engine/handle_cache.h"
 #include "engine/segment_store.h"
+#include "engine/store_directory.h"
 #include "io/file_system.h"
 #include "io/reactor.h"
 
 namespace squall {
-
-struct StoreDirectory {
-  std::string name;
-  std::string path;
-};
 
 struct DirectorySegmentStoreOptions {
   bool direct_reads = true;
@@ -42,15 +38,6 @@ struct DirectorySegmentStoreOptions {
   // nobody else's; unset: all use the executor that they are opened with.
   ExecutorFactory make_executor;
 };
-
-// Makes `directory` a store of that pool: the directories, then the marker, all durable. Doing it
-// again is fine. kExists: the directory belongs to another pool or store, or holds segments without
-// a marker.
-Result<void> create_store_directory(FileSystem& file_system, const Uuid& pool,
-                                    const StoreDirectory& directory);
-// Ok when `directory` carries the marker of that store of that pool.
-Result<void> check_store_directory(FileSystem& file_system, const Uuid& pool,
-                                   const StoreDirectory& directory);
 
 class DirectorySegmentStore final : public SegmentStore {
  public:

@@ -24,6 +24,17 @@ class RecoveryFullTest : public ::testing::Test {
     EXPECT_TRUE(pool);
     return std::move(*pool);
   }
+  // The pool after a crash that left no space to seal `segment`.
+  std::unique_ptr<Pool> crash_on_a_full_disk(std::unique_ptr<Pool> pool, SegmentId segment) {
+    segments_.cut_after(0);
+    run_task(reactor_, pool->stop());
+    Random random(1);
+    segments_.crash(Loss::kAll, random);
+    segments_.set_capacity_bytes(segments_.content(segment).size());
+    pool = open();
+    run_task(reactor_, pool->wait_recovered());
+    return pool;
+  }
   uint64_t unsealed(Pool& pool) {
     return run_task(reactor_, pool.stats())->stores[0].unsealed_segments;
   }
@@ -39,13 +50,7 @@ TEST_F(RecoveryFullTest, ItIsSealedWhenThereIsSpace) {
   auto pool = open();
   const auto address = run_task(reactor_, pool->append(RecordKind::kChunk, payload, {}));
   ASSERT_TRUE(address && run_task(reactor_, pool->sync()));
-  segments_.cut_after(0);
-  run_task(reactor_, pool->stop());
-  Random random(1);
-  segments_.crash(Loss::kAll, random);
-  segments_.set_capacity_bytes(segments_.content(address->segment()).size());
-  pool = open();
-  run_task(reactor_, pool->wait_recovered());
+  pool = crash_on_a_full_disk(std::move(pool), address->segment());
   EXPECT_EQ(unsealed(*pool), 1);
   EXPECT_TRUE(run_task(reactor_, pool->read(RecordKind::kChunk, *address)));
   run_task(reactor_, sleep(reactor_, 60));
@@ -61,13 +66,7 @@ TEST_F(RecoveryFullTest, WaitingForSpaceDoesNotHoldUpTheEnd) {
   const auto address =
       run_task(reactor_, pool->append(RecordKind::kChunk, make_payload(5000, 1), {}));
   ASSERT_TRUE(address && run_task(reactor_, pool->sync()));
-  segments_.cut_after(0);
-  run_task(reactor_, pool->stop());
-  Random random(1);
-  segments_.crash(Loss::kAll, random);
-  segments_.set_capacity_bytes(segments_.content(address->segment()).size());
-  pool = open();
-  run_task(reactor_, pool->wait_recovered());
+  pool = crash_on_a_full_disk(std::move(pool), address->segment());
   const uint64_t begun_ns = reactor_.now_ns();
   run_task(reactor_, pool->stop());
   EXPECT_LT(reactor_.now_ns() - begun_ns, 1'000'000'000);
